@@ -1,8 +1,8 @@
 """Which object, which version: `ObjectRef`, its key and its version digest.
 
-A key names an object's place: the cluster (by UUID, so that one cache serves several clusters and any proxy of one), provider,
-namespace, bucket, name and ETL. A digest names the version of the bytes there. Both are part of the format on disk:
-tests hold golden vectors, and a change needs a new `aiscache.store` format number.
+A key names an object's place: the cluster (by UUID, so that one cache serves several clusters and any proxy of one),
+provider, namespace, bucket, name and ETL. A digest names the version of the bytes there. Both are part of the format
+on disk: tests hold golden vectors, and a change needs a new `aiscache.store` format number.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _SIZE = Struct("<q")
 class ObjectRef:
     """One version of one object, as a listing named it.
 
-    `size` is in bytes, -1 if unknown (an ETL's output, an object named without a listing). `checksum` is the cluster's, in the
-    cluster's own spelling and without its type, as listings have it; "" if the bucket keeps none. With an ETL, size,
-    checksum and version are those of the source object.
+    `size` is in bytes, -1 if unknown (an object named without a listing). `checksum` is the cluster's, in the cluster's
+    own spelling and without its type, as listings have it; "" if the bucket keeps none. With an ETL, size, checksum and
+    version are those of the source object.
     """
 
     cluster: str
