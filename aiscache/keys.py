@@ -14,6 +14,7 @@ from struct import Struct
 import xxhash
 
 KEY_BYTES = 16
+_IDENTITY_PARTS = 6
 
 _LENGTH = Struct("<I")
 _SIZE = Struct("<q")
@@ -56,6 +57,34 @@ class ObjectRef:
         return f"{self.provider}://{namespace}{self.bucket}/{self.name}{etl}"
 
 
+def pack_identity(ref: ObjectRef) -> bytes:
+    """Return the canonical, length-prefixed identity: the key is its xxh3_128."""
+    return _prefixed(ref.cluster, ref.provider, ref.namespace, ref.bucket, ref.etl, ref.name)
+
+
+def unpack_identity(identity: bytes) -> ObjectRef:
+    """Return the object that an identity names, its version unknown; ValueError if `identity` is not one."""
+    parts, offset = [], 0
+    while offset < len(identity):
+        if offset + _LENGTH.size > len(identity):
+            raise ValueError("identity ends inside a length")
+        (length,) = _LENGTH.unpack_from(identity, offset)
+        offset += _LENGTH.size
+        if offset + length > len(identity):
+            raise ValueError("identity ends inside a part")
+        parts.append(identity[offset : offset + length].decode("utf-8", "surrogateescape"))
+        offset += length
+    if len(parts) != _IDENTITY_PARTS:
+        raise ValueError(f"identity has {len(parts)} parts instead of {_IDENTITY_PARTS}")
+    cluster, provider, namespace, bucket, etl, name = parts
+    return ObjectRef(cluster=cluster, provider=provider, namespace=namespace, bucket=bucket, etl=etl, name=name)
+
+
+def key_of_identity(identity: bytes) -> bytes:
+    """Return the key of a packed identity."""
+    return bytes(xxhash.xxh3_128_digest(identity))
+
+
 def _prefixed(*parts: str) -> bytes:
     encoded = [part.encode("utf-8", "surrogateescape") for part in parts]
     return b"".join(_LENGTH.pack(len(part)) + part for part in encoded)
@@ -70,7 +99,7 @@ def key_hasher(cluster: str, provider: str, namespace: str, bucket: str, etl: st
         encoded = name.encode("utf-8", "surrogateescape")
         hasher.update(_LENGTH.pack(len(encoded)))
         hasher.update(encoded)
-        return hasher.digest()
+        return bytes(hasher.digest())
 
     return key_of
 

@@ -1,0 +1,129 @@
+"""Counters of what the cache did, for this process and for the machine.
+
+They lie in one small mmapped file: each process counts in a slot of its own, so counting takes no lock between
+processes and a killed process's counts stay. A slot is taken by a byte lock; who takes over a dead process's slot goes
+on counting where it ended, and remembers where that was. The machine's counts are the sums over all slots.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from dataclasses import asdict, dataclass, fields
+
+from aiscache.locks import ByteLocks
+
+_SLOT_BYTES = 256
+_MAX_SLOTS = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheStats:
+    """What happened since the counters began: at `clear()`'s last call for the machine, at opening for a process."""
+
+    hits_memory: int = 0  # reads answered from a segment in memory
+    hits_disk: int = 0  # reads answered from a segment on disk
+    bytes_memory: int = 0  # payload bytes of hits_memory
+    bytes_disk: int = 0  # payload bytes of hits_disk
+    misses: int = 0  # reads that found nothing, or another version
+    fetched_objects: int = 0  # objects that came from the cluster
+    fetched_bytes: int = 0  # their payload bytes
+    waits: int = 0  # reads that waited for another reader's fetch of the same object
+    staged: int = 0  # objects held for one read only, as the cache was full
+    rejected: int = 0  # fetched objects that were not kept: the cache was full
+    evicted_objects: int = 0  # objects removed, to make room or on request
+    evicted_bytes: int = 0  # bytes that came free with them
+    checksum_failures: int = 0  # bytes in the cache that were not what was written; dropped and fetched again
+    fallbacks: int = 0  # local failures that became a direct read from the cluster
+    stall_ns: int = 0  # time that reads spent waiting for the cluster or for another's fetch, in nanoseconds
+
+    @property
+    def hits(self) -> int:
+        """Reads answered from the cache."""
+        return self.hits_memory + self.hits_disk
+
+    @property
+    def hit_ratio(self) -> float:
+        """Hits per read, 0.0 if nothing was read."""
+        reads = self.hits + self.misses
+        return self.hits / reads if reads else 0.0
+
+    @property
+    def stall_s(self) -> float:
+        """Time that reads spent waiting for data, in seconds."""
+        return self.stall_ns / 1e9
+
+    def asdict(self) -> dict[str, float]:
+        """Return all counters and the ratios by name, for JSON and for exporters."""
+        return {**asdict(self), "hits": self.hits, "hit_ratio": self.hit_ratio, "stall_s": self.stall_s}
+
+    def __sub__(self, earlier: CacheStats) -> CacheStats:
+        """Return what happened between two readings."""
+        return CacheStats(**{name: getattr(self, name) - getattr(earlier, name) for name in COUNTERS})
+
+
+COUNTERS = tuple(field.name for field in fields(CacheStats))
+_POSITION = {name: position for position, name in enumerate(COUNTERS)}
+
+
+class Counters:
+    """This process's slot in the file `path`, taken at the first count."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._locks = ByteLocks(path)
+        self._lock = threading.Lock()
+        self._slot = self._take_slot()
+        self._base = list(self._slot)
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Add to a counter; 0.3 us."""
+        with self._lock:
+            self._slot[_POSITION[name]] += amount
+
+    def hit(self, tier: int, count: int, size_bytes: int) -> None:
+        """Count hits in one tier (0 memory, 1 disk); 0.3 us."""
+        with self._lock:
+            self._slot[tier] += count
+            self._slot[tier + 2] += size_bytes
+
+    def process(self) -> CacheStats:
+        """Return what this process counted."""
+        return _stats(value - base for value, base in zip(self._slot, self._base, strict=True))
+
+    def machine(self) -> CacheStats:
+        """Return the sums over all processes that ever counted here."""
+        with open(self._path, "rb") as file:
+            data = file.read()
+        numbers = memoryview(data[: len(data) // _SLOT_BYTES * _SLOT_BYTES]).cast("Q")
+        per_slot = _SLOT_BYTES // 8
+        return _stats(sum(numbers[position::per_slot]) for position in range(len(COUNTERS)))
+
+    def close(self) -> None:
+        """Give the slot back; the counts stay in the file."""
+        self._locks.close()
+
+    def _take_slot(self) -> memoryview:
+        """Return a slot of the file, or of memory of our own if the file cannot have one more (a full disk)."""
+        try:
+            return self._shared_slot()
+        except OSError:
+            return memoryview(bytearray(_SLOT_BYTES)).cast("Q")[: len(COUNTERS)]
+
+    def _shared_slot(self) -> memoryview:
+        slot = next(index for index in range(_MAX_SLOTS) if self._locks.try_exclusive(index))
+        fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            start = slot * _SLOT_BYTES
+            if os.fstat(fd).st_size < start + _SLOT_BYTES:
+                os.posix_fallocate(fd, start, _SLOT_BYTES)
+            page = start & -mmap.ALLOCATIONGRANULARITY
+            view = memoryview(mmap.mmap(fd, start - page + _SLOT_BYTES, offset=page))[start - page :].cast("Q")
+        finally:
+            os.close(fd)
+        return view[: len(COUNTERS)]
+
+
+def _stats(values: object) -> CacheStats:
+    return CacheStats(**dict(zip(COUNTERS, values, strict=True)))  # type: ignore[call-overload]

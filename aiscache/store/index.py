@@ -1,0 +1,199 @@
+"""The index: one LMDB environment per cache directory.
+
+    entries   key (16 bytes)    -> where the object's bytes are, and of which version
+    segments  segment id        -> tier, state, bytes reserved on disk
+    meta      name              -> capacity, bytes reserved per tier, next segment id
+
+The index can be rebuilt from the segments. It is opened without `writemap` (a full file system would be a SIGBUS) and
+without `sync` (after a power loss it is rebuilt); a killed process leaves it consistent. It is never used across a
+fork: the child closes it and opens its own (py-lmdb refuses a second open of one path in a process).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Any, NamedTuple
+
+import lmdb
+
+ENTRY = Struct("<QQQQQ")
+_ROW = Struct("<BBxxxxxxQQ")
+_ID = Struct(">Q")  # big-endian, so that LMDB's order is the order of making
+_NUMBER = Struct("<Q")
+
+OPEN, SEALED, DOOMED, SUSPECT = 1, 2, 3, 4
+MEMORY, DISK = 0, 1
+
+_MAX_READERS = 4096
+
+
+class Entry(NamedTuple):
+    """Where one object lies: byte range of a segment, xxh3_64 of the payload, digest of the version."""
+
+    segment: int
+    payload: int
+    length: int
+    checksum: int
+    digest: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    """What the index knows of one segment.
+
+    State: OPEN (has or had a writer), SEALED, DOOMED (being removed), SUSPECT (sealed before an unclean boot: its
+    payloads are verified when read). `reserved` and `dead` are bytes: taken on disk, and taken by nothing of use.
+    """
+
+    tier: int
+    state: int
+    reserved: int
+    dead: int = 0
+
+
+class Index:
+    """The tables, in the caller's transactions: `read()` and `write()` give one, the methods take it."""
+
+    def __init__(self, path: Path, *, map_bytes: int) -> None:
+        self.path = path
+        self._env = lmdb.open(
+            str(path),
+            map_size=map_bytes,
+            max_dbs=3,
+            max_readers=_MAX_READERS,
+            max_spare_txns=0,  # a spare read transaction keeps its slot in the reader table
+            sync=False,
+            metasync=False,
+            readahead=False,
+            meminit=False,
+            mode=0o600,
+        )
+        self._env.reader_check()
+        self.entries = self._env.open_db(b"entries")
+        self._segments = self._env.open_db(b"segments")
+        self._meta = self._env.open_db(b"meta")
+        self._reading = threading.Lock()
+        self._writing = threading.RLock()
+
+    def close(self) -> None:
+        """Close the environment; safe in a forked child as long as no transaction was open at the fork."""
+        self._env.close()
+
+    @contextmanager
+    def write(self) -> Iterator[Any]:
+        """Give a write transaction: all of it, or nothing if the block raises; 10 us."""
+        with self._writing, self._begin(write=True) as transaction:
+            yield transaction
+
+    @contextmanager
+    def read(self) -> Iterator[Any]:
+        """Give a read transaction; keep it short, as it keeps pages from being used again."""
+        with self._reading, self._begin(write=False) as transaction:
+            yield transaction
+
+    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the packed entry of each key; 1.5 us for the transaction and 1 us for each key."""
+        entries = self.entries
+        with self._reading, self._begin(write=False) as transaction:
+            get = transaction.get
+            return [get(key, None, entries) for key in keys]
+
+    def before_fork(self) -> None:
+        """Wait until this process has no transaction open, and open none until `after_fork`."""
+        self._writing.acquire()
+        self._reading.acquire()
+
+    def after_fork(self) -> None:
+        """Let transactions begin again, in the parent."""
+        self._reading.release()
+        self._writing.release()
+
+    def _begin(self, *, write: bool) -> Any:
+        try:
+            return self._env.begin(write=write)
+        except lmdb.MapResizedError:  # another process opened the index with a larger map and filled it
+            self._env.set_mapsize(0)
+            return self._env.begin(write=write)
+
+    def entry(self, transaction: Any, key: bytes) -> Entry | None:
+        """Return the entry of a key."""
+        value = transaction.get(key, db=self.entries)
+        return None if value is None else Entry._make(ENTRY.unpack(value))
+
+    def put_entry(self, transaction: Any, key: bytes, entry: Entry) -> Entry | None:
+        """Set the entry of a key; return the one that it replaces."""
+        before = self.entry(transaction, key)
+        transaction.put(key, ENTRY.pack(*entry), db=self.entries)
+        return before
+
+    def delete_entry(self, transaction: Any, key: bytes) -> None:
+        """Forget a key."""
+        transaction.delete(key, db=self.entries)
+
+    def count(self, transaction: Any) -> int:
+        """Return the number of entries."""
+        return int(transaction.stat(self.entries)["entries"])
+
+    def segment(self, transaction: Any, segment_id: int) -> SegmentRow | None:
+        """Return the row of a segment."""
+        value = transaction.get(_ID.pack(segment_id), db=self._segments)
+        return None if value is None else SegmentRow(*_ROW.unpack(value))
+
+    def segments(self, transaction: Any) -> dict[int, SegmentRow]:
+        """Return all rows, oldest segment first."""
+        with transaction.cursor(db=self._segments) as cursor:
+            return {_ID.unpack(key)[0]: SegmentRow(*_ROW.unpack(value)) for key, value in cursor}
+
+    def put_segment(self, transaction: Any, segment_id: int, row: SegmentRow | None) -> None:
+        """Set or (None) forget a segment's row, and keep the tier's total of reserved bytes."""
+        before = self.segment(transaction, segment_id)
+        for sign, changed in ((-1, before), (1, row)):
+            if changed is not None:
+                total = self.reserved(transaction, changed.tier) + sign * changed.reserved
+                self._put_number(transaction, _reserved_name(changed.tier), total)
+        if row is None:
+            transaction.delete(_ID.pack(segment_id), db=self._segments)
+        else:
+            value = _ROW.pack(row.tier, row.state, row.reserved, row.dead)
+            transaction.put(_ID.pack(segment_id), value, db=self._segments)
+
+    def reserved(self, transaction: Any, tier: int) -> int:
+        """Return the bytes reserved by all segments of a tier."""
+        return self.number(transaction, _reserved_name(tier))
+
+    def number(self, transaction: Any, name: bytes) -> int:
+        """Return a number of the meta table, 0 if it was never set."""
+        value = transaction.get(name, db=self._meta)
+        return 0 if value is None else int(_NUMBER.unpack(value)[0])
+
+    def set_number(self, name: bytes, value: int) -> None:
+        """Set a number of the meta table in a transaction of its own."""
+        with self.write() as transaction:
+            self._put_number(transaction, name, value)
+
+    def next_segment_id(self, transaction: Any) -> int:
+        """Return an id that no segment of this directory ever had, even if the index was lost in between.
+
+        A process may still have an old segment mapped: an id that comes again would show it other bytes. Ids count
+        up from the time when the index was made, in units that no cache can use up.
+        """
+        following = self.number(transaction, b"next_segment") or int(time.time() * 1000) << 16
+        self._put_number(transaction, b"next_segment", following + 1)
+        return following
+
+    def drop_all(self, transaction: Any) -> None:
+        """Forget all entries."""
+        transaction.drop(self.entries, delete=False)
+
+    def _put_number(self, transaction: Any, name: bytes, value: int) -> None:
+        transaction.put(name, _NUMBER.pack(value), db=self._meta)
+
+
+def _reserved_name(tier: int) -> bytes:
+    return b"reserved/%d" % tier

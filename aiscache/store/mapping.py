@@ -1,0 +1,65 @@
+"""A file mapped for reading, without a file descriptor kept per mapping.
+
+The standard library's `mmap` duplicates the descriptor for as long as the mapping lives (until Python 3.13), and a
+large cache has more segments than a process may have descriptors. It also refuses to map past the end of a file, which
+is what lets one mapping serve a segment that still grows.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import weakref
+from pathlib import Path
+
+import numpy as np
+
+from aiscache.view import View
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+)
+_LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class Mapping:
+    """`size` bytes of a file, mapped read-only and shared; what lies past the file's end must not be touched.
+
+    The memory is unmapped when the mapping and all views of it are gone.
+    """
+
+    __slots__ = ("_block", "array")
+
+    def __init__(self, path: Path, size: int) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            address = _LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+        finally:
+            os.close(fd)
+        if address == _FAILED:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+        self._hold((ctypes.c_ubyte * size).from_address(address))
+        weakref.finalize(self._block, _LIBC.munmap, address, size).atexit = False
+
+    def release(self) -> bool:
+        """Unmap, unless a view lives: then nothing changes and the answer is False."""
+        watch = weakref.ref(self._block)
+        del self._block, self.array
+        block = watch()
+        if block is not None:
+            self._hold(block)
+        return block is None
+
+    def _hold(self, block: ctypes.Array[ctypes.c_ubyte]) -> None:
+        self._block = block
+        self.array = np.frombuffer(memoryview(block).toreadonly(), dtype=np.uint8).view(View)

@@ -1,0 +1,213 @@
+"""Giving space back: finding what is dead in a segment, and returning it to the system.
+
+One step serves eviction, removal on request and tidying up: `Reclaimer.sweep(segment, drop)` forgets the records that
+`drop` picks, then removes the file if nothing of use is left in it, or else punches holes where the dead records
+were. It needs the segment for itself: nobody has it mapped, or the user said force.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import mmap
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiscache.locks import ByteLocks
+from aiscache.store.index import DOOMED, OPEN, SEALED, Index, SegmentRow
+from aiscache.store.names import PAGE, SEGMENT_HEADER_BYTES, WRITER_BYTE
+from aiscache.store.record import PENDING, Record, align, pack_header, read_record
+from aiscache.store.segment import MappedSegments
+from aiscache.store.tiers import Tier
+
+_LOG = logging.getLogger("aiscache")
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
+_FALLOCATE = ctypes.CDLL(None, use_errno=True).fallocate
+_FALLOCATE.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+Drop = Callable[[Sequence[Record]], Sequence[bool]]
+
+
+def keep_all(records: Sequence[Record]) -> Sequence[bool]:
+    """Drop nothing: a sweep then only gives back what is dead already."""
+    return [False] * len(records)
+
+
+def drop_all(records: Sequence[Record]) -> Sequence[bool]:
+    """Drop every record."""
+    return [True] * len(records)
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep did: objects forgotten, bytes given back; `skipped` objects are in use and were left."""
+
+    objects: int = 0
+    freed_bytes: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Swept) -> Swept:
+        return Swept(self.objects + other.objects, self.freed_bytes + other.freed_bytes, self.skipped + other.skipped)
+
+
+def walk(path: Path) -> Iterator[Record]:
+    """Yield the records of a segment file from its start to the first place where there is none."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return
+        with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as mapping, memoryview(mapping) as buffer:
+            offset = SEGMENT_HEADER_BYTES
+            while (record := read_record(buffer, offset)) is not None:
+                yield record
+                offset = record.end
+
+
+class Reclaimer:
+    """Sweeps segments of all tiers. `own_segments()` are those that this process writes; they are never swept."""
+
+    def __init__(
+        self,
+        index: Index,
+        *,
+        tiers: dict[int, Tier],
+        leases: ByteLocks,
+        mapped: MappedSegments,
+        own_segments: Callable[[], set[int]],
+    ) -> None:
+        self._index = index
+        self._tiers = tiers
+        self._leases = leases
+        self._mapped = mapped
+        self._own_segments = own_segments
+
+    def rows(self) -> dict[int, SegmentRow]:
+        """Return the rows of all segments."""
+        with self._index.read() as transaction:
+            return self._index.segments(transaction)
+
+    def adopt(self) -> int:
+        """Seal the segments whose writers died, finish interrupted removals; return how many there were."""
+        adopted = 0
+        for segment_id, row in self.rows().items():
+            if row.state == DOOMED:
+                self.sweep(segment_id, row, drop_all)
+            elif row.state == OPEN and segment_id not in self._own_segments():
+                adopted += self._adopt(segment_id)
+        return adopted
+
+    def sweep(self, segment_id: int, row: SegmentRow, drop: Drop, *, force: bool = False) -> Swept | None:
+        """Forget the records that `drop` picks and give their bytes back; None if the segment is in use.
+
+        With `force` the entries go in any case; bytes that somebody has mapped come free when they are unmapped.
+        """
+        if (row.state == OPEN or segment_id in self._own_segments()) and not force:
+            return None
+        with self._mapped.lock:
+            alone = segment_id not in self._mapped and self._leases.try_exclusive(segment_id)
+            if not alone and not force:
+                return None
+            try:
+                return self._sweep(segment_id, row, drop, alone=alone)
+            finally:
+                if alone:
+                    self._leases.unlock(segment_id)
+
+    def live(self, segment_id: int, row: SegmentRow) -> list[Record]:
+        """Return the records of a segment that the index points to."""
+        try:
+            records = list(walk(self._tiers[row.tier].segment_path(segment_id)))
+        except FileNotFoundError:
+            return []
+        with self._index.read() as transaction:
+            return [record for record in records if self._points_to(transaction, segment_id, record)]
+
+    def _sweep(self, segment_id: int, row: SegmentRow, drop: Drop, *, alone: bool) -> Swept:
+        path = self._tiers[row.tier].segment_path(segment_id)
+        live = self.live(segment_id, row)
+        dropped = [record for record, out in zip(live, drop(live), strict=True) if out]
+        empty = len(dropped) == len(live)
+        with self._index.write() as transaction:
+            for record in dropped:
+                if self._points_to(transaction, segment_id, record):
+                    self._index.delete_entry(transaction, record.key)
+            if empty:
+                doomed = SegmentRow(row.tier, DOOMED, row.reserved, row.dead)
+                self._index.put_segment(transaction, segment_id, doomed)
+        if empty:
+            path.unlink(missing_ok=True)
+            left = None
+        elif alone:
+            gone = set(map(id, dropped))
+            _punch(path, [record for record in live if id(record) not in gone])
+            left = SegmentRow(row.tier, row.state, min(row.reserved, path.stat().st_blocks * 512))
+        else:
+            dead = sum(record.end - record.start for record in dropped)
+            left = SegmentRow(row.tier, row.state, row.reserved, row.dead + dead)
+        with self._index.write() as transaction:
+            self._index.put_segment(transaction, segment_id, left)
+        return Swept(len(dropped), row.reserved - (left.reserved if left else 0))
+
+    def _points_to(self, transaction: object, segment_id: int, record: Record) -> bool:
+        entry = self._index.entry(transaction, record.key)
+        return entry is not None and entry.segment == segment_id and entry.payload == record.payload
+
+    def _adopt(self, segment_id: int) -> bool:
+        """Seal one segment if its writer is dead: the kernel freed the writer's byte."""
+        if not self._leases.try_exclusive(WRITER_BYTE + segment_id):
+            return False
+        try:
+            with self._index.read() as transaction:
+                row = self._index.segment(transaction, segment_id)
+            if row is None or row.state != OPEN:  # sealed or adopted since the caller looked
+                return False
+            _LOG.info("sealing segment %x, whose writer ended without closing it", segment_id)
+            self._seal(segment_id, row)
+        finally:
+            self._leases.unlock(WRITER_BYTE + segment_id)
+        return True
+
+    def _seal(self, segment_id: int, row: SegmentRow) -> None:
+        path = self._tiers[row.tier].segment_path(segment_id)
+        live = self.live(segment_id, row)
+        sealed = None
+        if live:
+            records = list(walk(path))
+            os.truncate(path, (records[-1].end + PAGE - 1) & -PAGE)
+            dead = sum(record.end - record.start for record in records) - sum(r.end - r.start for r in live)
+            sealed = SegmentRow(row.tier, SEALED, path.stat().st_blocks * 512, dead)
+        else:
+            path.unlink(missing_ok=True)
+        with self._index.write() as transaction:
+            self._index.put_segment(transaction, segment_id, sealed)
+
+
+def _punch(path: Path, live: list[Record]) -> None:
+    """Give back the pages between the live records.
+
+    Each gap first becomes one filler record, so that a walk (also one after a crash in the middle of this) finds the
+    records behind it; then its whole pages after the filler's header are punched out.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        start = SEGMENT_HEADER_BYTES
+        for record in live:
+            _fill(fd, start, record.start)
+            start = record.end
+        os.ftruncate(fd, (start + PAGE - 1) & -PAGE)
+        os.pwrite(fd, bytes(-start % PAGE), start)
+    finally:
+        os.close(fd)
+
+
+def _fill(fd: int, start: int, end: int) -> None:
+    if end <= start:
+        return
+    length = end - start - SEGMENT_HEADER_BYTES
+    filler = pack_header(state=PENDING, key=bytes(16), digest=0, identity=b"", length=length, checksum=0)
+    os.pwrite(fd, filler, start)
+    first, last = (align(start + len(filler)) + PAGE - 1) & -PAGE, end & -PAGE
+    if first < last and _FALLOCATE(fd, _KEEP_SIZE | _PUNCH_HOLE, first, last - first) != 0:
+        _LOG.debug("cannot punch a hole: %s", os.strerror(ctypes.get_errno()))

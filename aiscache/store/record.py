@@ -1,0 +1,92 @@
+"""One object in a segment: a header that describes itself, then the payload.
+
+    0        64                      P = 64-byte boundary          64-byte boundary
+    | header | identity ... padding  | payload ...         padding | next record
+
+The header is written twice: as PENDING when the space is reserved, so that a walk can step over what a crashed writer
+left, and as COMMITTED once the payload is complete and verified. It carries a checksum of itself, so that a walk
+never follows a length that was not written by us. The identity is the length-prefixed text that the key is a
+hash of: `repair` needs nothing but the segments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+
+import xxhash
+
+from aiscache.keys import ObjectRef, unpack_identity
+
+ALIGN = 64
+HEADER_BYTES = 64
+PENDING, COMMITTED = 1, 2
+
+_MAGIC = b"AISR"
+_HEADER = Struct("<4sHHIIQQQQ16s")
+
+
+def align(offset: int) -> int:
+    """Round up to the next 64-byte boundary."""
+    return (offset + ALIGN - 1) & -ALIGN
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as found in a segment; `start` and `payload` are byte offsets in the segment."""
+
+    start: int
+    end: int
+    payload: int
+    length: int
+    state: int
+    digest: int
+    checksum: int
+    key: bytes
+    identity: bytes
+
+    @property
+    def ref(self) -> ObjectRef:
+        """The object; size, checksum and version are not kept, only their digest."""
+        return unpack_identity(self.identity)
+
+
+def record_span(identity: bytes, length: int) -> tuple[int, int]:
+    """Return the payload's offset from the record's start, and the record's whole size, both in bytes."""
+    payload = align(HEADER_BYTES + len(identity))
+    return payload, align(payload + length)
+
+
+def pack_header(*, state: int, key: bytes, digest: int, identity: bytes, length: int, checksum: int) -> bytes:
+    """Return header and identity as they stand in the segment."""
+    end = record_span(identity, length)[1]
+
+    def pack(check: int) -> bytes:
+        return _HEADER.pack(_MAGIC, state, 0, len(identity), check, end, length, digest, checksum, key) + identity
+
+    return pack(_check(pack(0)))
+
+
+def read_record(buffer: memoryview, start: int) -> Record | None:
+    """Return the record that begins at `start`, None if there is none or it is damaged; reads only inside `buffer`."""
+    if start < 0 or start + HEADER_BYTES > len(buffer):
+        return None
+    magic, state, zero, identity_length, check, size, length, digest, checksum, key = _HEADER.unpack_from(buffer, start)
+    identity_end = start + HEADER_BYTES + identity_length
+    if magic != _MAGIC or zero != 0 or state not in (PENDING, COMMITTED) or identity_end > len(buffer):
+        return None
+    identity = bytes(buffer[start + HEADER_BYTES : identity_end])
+    header = _HEADER.pack(magic, state, 0, identity_length, 0, size, length, digest, checksum, key)
+    payload, span = record_span(identity, length)
+    if check != _check(header + identity) or span != size or start + span > len(buffer):
+        return None
+    return Record(start, start + span, start + payload, length, state, digest, checksum, key, identity)
+
+
+def _check(header: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(header) & 0xFFFFFFFF
+
+
+def checksum_of(payload: memoryview) -> int:
+    """Return the payload's checksum as entries and records keep it: xxh3_64; 8 us for 100 KiB."""
+    return xxhash.xxh3_64_intdigest(payload)

@@ -1,0 +1,241 @@
+"""Space for new objects: grants out of the capacity, and this process's segment writers.
+
+A grant is written into the index before the file grows, and taken back after it shrank: the sum of the segments' rows
+is never less than what is on disk, so the capacity holds for bytes in flight too. Grants are large while there is room
+and shrink with it, so that little is left unused in other writers' hands when the cache is full.
+
+A segment is sealed when its last reservation is settled, not before: until then it is ours, and nobody sweeps it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from aiscache.locks import ByteLocks
+from aiscache.store.directory import Directory
+from aiscache.store.index import OPEN, SEALED, Index, SegmentRow
+from aiscache.store.names import PAGE, SEGMENT_HEADER_BYTES, WRITER_BYTE
+from aiscache.store.record import record_span
+from aiscache.store.tiers import Tier
+from aiscache.store.writer import Reservation, SegmentWriter, round_to_page
+
+_LOG = logging.getLogger("aiscache")
+
+_LONGEST_EXTENT = 8 << 20
+_SHARE = 64  # a grant takes at most this fraction of what is free
+_FULL_PAUSE_S = 2.0  # how long a full tier is not asked again to make room, at least
+_FULL_PAUSE_FACTOR = 20  # and in units of the time that the vain search took: at most 5 % of a process's time
+
+
+class Space:
+    """Reserves space in the tiers, in their order. `make_room(tier, bytes)` is asked when one is full."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        index: Index,
+        *,
+        tiers: dict[int, Tier],
+        leases: ByteLocks,
+        make_room: Callable[[int, int], bool],
+    ) -> None:
+        self._directory = directory
+        self._index = index
+        self._tiers = tiers
+        self._leases = leases
+        self._make_room = make_room
+        self._writers: dict[int, SegmentWriter] = {}
+        self._retired: list[SegmentWriter] = []  # full, with reservations that are still out
+        self._full_until: dict[int, float] = {}
+        self.lock = threading.RLock()
+
+    @property
+    def own_segments(self) -> set[int]:
+        """The segments that this process writes."""
+        with self.lock:
+            return {writer.segment_id for writer in (*self._writers.values(), *self._retired)}
+
+    def reserve(self, *, key: bytes, digest: int, identity: bytes, length: int) -> Reservation | None:
+        """Return space for an object of `length` bytes, None if no tier has any; 15 us."""
+        with self.lock:
+            for tier in self._tiers.values():
+                if tier.capacity_bytes is None:
+                    continue
+                reservation = self._reserve_in(tier, key=key, digest=digest, identity=identity, length=length)
+                if reservation is not None:
+                    return reservation
+        return None
+
+    def free_bytes(self, tier: int) -> int:
+        """Return how many bytes of the tier's capacity nobody has reserved."""
+        with self._index.read() as transaction:
+            return self._free(transaction, self._tiers[tier])
+
+    def give_up(self, reservation: Reservation) -> None:
+        """Take back a reservation that will not be published; what cannot be cut off is counted as dead."""
+        with self.lock:
+            taken_back = reservation.writer.give_up(reservation)
+            self.settle(reservation)
+        if not taken_back:
+            self.add_dead(reservation.writer.segment_id, reservation.end - reservation.start)
+
+    def settle(self, reservation: Reservation) -> None:
+        """Note that a reservation was published or given up."""
+        with self.lock:
+            writer = reservation.writer
+            writer.pending -= 1
+            if writer.pending == 0 and writer in self._retired:
+                self._retired.remove(writer)
+                self._seal(writer)
+
+    def add_dead(self, segment_id: int, size: int) -> None:
+        """Note that bytes of a segment are of no use any more."""
+        with self._index.write() as transaction:
+            row = self._index.segment(transaction, segment_id)
+            if row is not None:
+                dead = SegmentRow(row.tier, row.state, row.reserved, row.dead + size)
+                self._index.put_segment(transaction, segment_id, dead)
+
+    def retire_all(self) -> None:
+        """Seal this process's segments, each as soon as its last reservation is settled."""
+        with self.lock:
+            for tier in list(self._writers):
+                self._retire(tier)
+
+    def close(self) -> None:
+        """Seal this process's segments; one with reservations still out is left to who opens the cache next."""
+        with self.lock:
+            for writer in (*self._writers.values(), *self._retired):
+                if writer.pending:
+                    writer.close()
+                else:
+                    self._seal(writer)
+            self._writers.clear()
+            self._retired.clear()
+
+    def forget(self, segment_id: int) -> None:
+        """Stop writing to a segment that was removed by force."""
+        with self.lock:
+            for number, writer in list(self._writers.items()):
+                if writer.segment_id == segment_id:
+                    del self._writers[number]
+                    writer.close()
+                    self._leases.unlock(WRITER_BYTE + segment_id)
+
+    def _reserve_in(self, tier: Tier, *, key: bytes, digest: int, identity: bytes, length: int) -> Reservation | None:
+        span = record_span(identity, length)[1]
+        if SEGMENT_HEADER_BYTES + span > (tier.capacity_bytes or 0):
+            return None
+        writer = self._writers.get(tier.number)
+        if writer is not None and writer.position + span > max(tier.segment_bytes, writer.allocated):
+            self._retire(tier.number)
+            writer = None
+        if (writer is None or writer.position + span > writer.allocated) and not self._grow(tier, span):
+            return None
+        return self._writers[tier.number].take(key=key, digest=digest, identity=identity, length=length)
+
+    def _grow(self, tier: Tier, span: int) -> bool:
+        """Give the tier's writer (a new one, if there is none) room for `span` bytes."""
+        position = self._writers[tier.number].position if tier.number in self._writers else SEGMENT_HEADER_BYTES
+        allocated = self._writers[tier.number].allocated if tier.number in self._writers else 0
+        needed = round_to_page(position + span) - allocated
+        if self._grow_by(tier, needed, extra=True):
+            return True
+        if time.monotonic() < self._full_until.get(tier.number, 0):
+            return False
+        began = time.monotonic()
+        if self._make_room(tier.number, needed) and self._grow_by(tier, needed, extra=False):
+            return True
+        now = time.monotonic()
+        self._full_until[tier.number] = now + max(_FULL_PAUSE_S, _FULL_PAUSE_FACTOR * (now - began))
+        return False
+
+    def _grow_by(self, tier: Tier, needed: int, *, extra: bool) -> bool:
+        writer = self._writers.get(tier.number)
+        granted, segment_id = self._grant(tier, needed, writer=writer, extra=extra)
+        if not granted and writer is not None and segment_id:  # removed by force under us: go on in a new segment
+            self.forget(segment_id)
+            return self._grow_by(tier, SEGMENT_HEADER_BYTES + needed, extra=extra)
+        if not granted:
+            return False
+        try:
+            if writer is None:
+                path = tier.segment_path(segment_id)
+                writer = SegmentWriter(path, segment_id=segment_id, tier=tier.number)
+                self._writers[tier.number] = writer
+            writer.extend(writer.allocated + granted)
+        except OSError as error:  # the file system has less than the capacity says
+            self._take_back(segment_id, granted, writer)
+            if granted > needed:
+                return self._grow_by(tier, needed, extra=False)
+            _LOG.debug("no space in %s: %s", tier.path, error)
+            return False
+        return True
+
+    def _grant(self, tier: Tier, needed: int, *, writer: SegmentWriter | None, extra: bool) -> tuple[int, int]:
+        """Return the bytes granted (0: none) and the segment they are for, both on record before anything is written.
+
+        1. A new segment's writer byte is locked inside the transaction that makes its row,
+        2. so nobody finds a row in state OPEN without a living writer and takes it for a crashed one's.
+        """
+        with self._index.write() as transaction:
+            free = self._free(transaction, tier)
+            if free < needed:
+                return 0, 0
+            room = tier.segment_bytes - (writer.allocated if writer else 0)
+            wish = min(_LONGEST_EXTENT, free // _SHARE, room) & -PAGE if extra else 0
+            granted = max(needed, wish)
+            if writer is None:
+                segment_id = self._index.next_segment_id(transaction)
+                self._leases.try_exclusive(WRITER_BYTE + segment_id)
+                row = SegmentRow(tier.number, OPEN, 0)
+            else:
+                segment_id = writer.segment_id
+                found = self._index.segment(transaction, segment_id)
+                if found is None or found.state != OPEN:
+                    return 0, segment_id
+                row = found
+            grown = SegmentRow(row.tier, row.state, row.reserved + granted, row.dead)
+            self._index.put_segment(transaction, segment_id, grown)
+        return granted, segment_id
+
+    def _take_back(self, segment_id: int, granted: int, writer: SegmentWriter | None) -> None:
+        empty = writer is None or writer.allocated == 0
+        if writer is not None and empty:
+            del self._writers[writer.tier]
+            writer.close()
+            writer.path.unlink(missing_ok=True)
+        with self._index.write() as transaction:
+            row = self._index.segment(transaction, segment_id)
+            if row is not None:
+                left = SegmentRow(row.tier, row.state, row.reserved - granted, row.dead)
+                self._index.put_segment(transaction, segment_id, None if empty else left)
+        if empty:
+            self._leases.unlock(WRITER_BYTE + segment_id)
+
+    def _retire(self, tier: int) -> None:
+        writer = self._writers.pop(tier)
+        if writer.pending:
+            self._retired.append(writer)
+        else:
+            self._seal(writer)
+
+    def _seal(self, writer: SegmentWriter) -> None:
+        size = writer.finish()
+        writer.close()
+        with self._index.write() as transaction:
+            row = self._index.segment(transaction, writer.segment_id)
+            if row is not None:
+                self._index.put_segment(transaction, writer.segment_id, SegmentRow(row.tier, SEALED, size, row.dead))
+        self._leases.unlock(WRITER_BYTE + writer.segment_id)
+
+    def _free(self, transaction: object, tier: Tier) -> int:
+        capacity = tier.capacity_bytes or 0
+        used = self._index.reserved(transaction, tier.number)
+        if tier.path == self._directory.segments:
+            # the index goes on growing for what is already reserved: a page for each hundred entries or so
+            used += self._directory.overhead_bytes() + min(256 << 10, capacity // 128)
+        return capacity - used

@@ -1,0 +1,83 @@
+"""Tiers: where segments lie, and how many bytes each place may hold."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from aiscache.errors import CacheDirectoryError
+from aiscache.store.directory import Directory
+from aiscache.store.index import DISK, MEMORY, Index
+from aiscache.store.names import segment_name
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (a per-user, 0700 directory in it is made and checked)
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One place for segments. `capacity_bytes` is None where nothing new is put (but what is there is read)."""
+
+    number: int
+    path: Path
+    capacity_bytes: int | None
+
+    def segment_path(self, segment_id: int) -> Path:
+        """Return the path of a segment's file."""
+        return self.path / segment_name(segment_id)
+
+    @property
+    def segment_bytes(self) -> int:
+        """Return how long segments grow here: small enough that removing one is a small step, at most 256 MiB."""
+        return min(max((self.capacity_bytes or 0) // 64, 1 << 20), 256 << 20)
+
+
+def user_memory_directory() -> Path:
+    """Return this user's directory in shared memory."""
+    return SHARED_MEMORY / f"aiscache-{os.geteuid()}"
+
+
+def make_tiers(
+    directory: Directory, index: Index, *, capacity_bytes: int | None, memory_bytes: int | None
+) -> dict[int, Tier]:
+    """Return the tiers of a cache, the one to fill first first.
+
+    A capacity that is given becomes the directory's; one that is not is what the directory has, at first half of the
+    free space of its file system.
+    """
+    home = MEMORY if directory.in_memory else DISK
+    tiers = {}
+    if home == DISK:
+        budget = _capacity(index, MEMORY, memory_bytes, default=0)
+        path = user_memory_directory() / f"tier-{xxhash.xxh3_64_hexdigest(os.fsencode(directory.path.resolve()))}"
+        if budget:
+            _make_private(path.parent)
+            _make_private(path)
+        tiers[MEMORY] = Tier(MEMORY, path, budget or None)
+    elif memory_bytes is not None and capacity_bytes is None:
+        capacity_bytes = memory_bytes
+    free = os.statvfs(directory.path)
+    capacity = _capacity(index, home, capacity_bytes, default=free.f_bavail * free.f_frsize // 2)
+    tiers[home] = Tier(home, directory.segments, capacity)
+    return tiers
+
+
+def _capacity(index: Index, tier: int, given: int | None, *, default: int) -> int:
+    name = b"capacity/%d" % tier
+    with index.read() as transaction:
+        stored = index.number(transaction, name)
+    wanted = given if given is not None else stored or default
+    if wanted != stored:
+        index.set_number(name, wanted)
+    return wanted
+
+
+def _make_private(path: Path) -> None:
+    path.mkdir(mode=0o700, exist_ok=True)
+    info = path.lstat()
+    if info.st_uid != os.geteuid() or info.st_mode & 0o022 or not path.is_dir() or path.is_symlink():
+        raise CacheDirectoryError(
+            f"{path} is not a directory that only this user can write; remove it, or use the cache without memory=..."
+        )
