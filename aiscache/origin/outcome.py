@@ -1,0 +1,55 @@
+"""How one request ended, as plain values: what the wire reports and what `decide` judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiscache.origin.failures import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """The whole body came, and it is what the cluster vouched for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirected:
+    """Another node is to be asked."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A status other than 200."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """No whole answer: no connection, or it broke, or nothing moved."""
+
+    message: str
+    timed_out: bool = False
+    final: bool = False  # trying again cannot help: a certificate is not trusted
+    connected: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Corrupt:
+    """The bytes are not those that the cluster's checksum is of."""
+
+    kind: str
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The cluster has another version than the ref names."""
+
+    difference: str
+
+
+Outcome = Arrived | Redirected | Refused | Broken | Corrupt | Changed

@@ -1,0 +1,261 @@
+"""One libcurl easy handle: sends one request at a time, puts the body where it belongs and hashes it on the way.
+
+libcurl hands the body over as `bytes` of up to 16 KiB (pycurl has no way to receive into a buffer in the multi
+interface), so there is one copy per byte. The handle is reused: a GET costs one `setopt` (the URL) and the callbacks.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import IO, Any
+
+import pycurl
+
+from aiscache.checksums import Hasher, new_hasher
+from aiscache.origin.failures import Refusal
+from aiscache.origin.fetched import Sink
+from aiscache.origin.head import Head, difference, parse_head
+from aiscache.origin.names import requoted
+from aiscache.origin.outcome import Arrived, Broken, Changed, Corrupt, Outcome, Redirected, Refused
+from aiscache.origin.settings import OriginSettings
+from aiscache.origin.task import GET, HEAD, Task
+
+_ERROR_BODY_BYTES = 1 << 20  # of a body that is no object: an error, the cluster map
+_SPOOL_BYTES = 4 << 20  # of a body without a length, kept in the heap before it goes to a temporary file
+_COPY_BYTES = 1 << 20
+_RECEIVE_BYTES = 128 << 10
+_IDLE_CONNECTION_S = 25  # AIS closes a connection that was idle for about 30 s
+
+_ABORT = -1
+_FINAL_CODES = frozenset(
+    getattr(pycurl, f"E_{name}")
+    for name in ("SSL_CERTPROBLEM", "SSL_CACERT", "PEER_FAILED_VERIFICATION", "SSL_CACERT_BADFILE", "SSL_ISSUER_ERROR",
+                 "URL_MALFORMAT", "UNSUPPORTED_PROTOCOL")
+    if hasattr(pycurl, f"E_{name}")
+)  # fmt: skip
+_CONNECT_CODES = frozenset((pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_RESOLVE_PROXY))
+
+
+class Wire:
+    """An easy handle and the request that it carries."""
+
+    def __init__(self, settings: OriginSettings, sockets: dict[int, int]) -> None:
+        self.curl = pycurl.Curl()
+        self._sockets = sockets
+        self._lines: list[bytes] = []
+        self._bodyless = False
+        self._forget()
+        self._configure(settings)
+
+    def _configure(self, settings: OriginSettings) -> None:
+        set_option = self.curl.setopt
+        set_option(pycurl.NOSIGNAL, 1)
+        set_option(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        set_option(pycurl.BUFFERSIZE, _RECEIVE_BYTES)
+        set_option(pycurl.CONNECTTIMEOUT_MS, max(1, int(settings.connect_timeout_s * 1000)))
+        set_option(pycurl.MAXAGE_CONN, _IDLE_CONNECTION_S)
+        set_option(pycurl.HEADERFUNCTION, self._lines.append)
+        set_option(pycurl.WRITEFUNCTION, self._on_body)
+        set_option(pycurl.SOCKOPTFUNCTION, self._on_socket)
+        set_option(pycurl.USERAGENT, "aiscache")
+        if settings.token:
+            set_option(pycurl.HTTPHEADER, [f"Authorization: Bearer {settings.token}"])
+        if settings.endpoint.startswith("https:"):
+            _configure_tls(set_option, settings)
+
+    def _forget(self) -> None:
+        self._task: Task | None = None
+        self._sink: Sink | None = None
+        self._head: Head | None = None
+        self._into: memoryview | None = None
+        self._hasher: Hasher | None = None
+        self._spool: IO[bytes] | None = None
+        self._other: bytearray | None = None
+        self._verdict: Outcome | None = None
+        self._caught: BaseException | None = None
+        self.received = 0
+
+    @property
+    def task(self) -> Task:
+        """The request that is being carried."""
+        assert self._task is not None  # noqa: S101 -- callers ask only between start and finish
+        return self._task
+
+    def start(self, task: Task, sink: Sink) -> None:
+        """Take a request; the caller adds `curl` to its multi handle."""
+        bodyless = task.verb == HEAD
+        if bodyless is not self._bodyless:
+            self.curl.setopt(pycurl.NOBODY if bodyless else pycurl.HTTPGET, 1)
+            self._bodyless = bodyless
+        self.curl.setopt(pycurl.URL, task.url or task.node + task.path)
+        self._lines.clear()
+        self._forget()
+        self._task, self._sink = task, sink
+
+    def progress(self) -> int:
+        """A number that grows with whatever arrives."""
+        return self.received + len(self._lines)
+
+    def drop(self) -> None:
+        """Forget the request and what came of it."""
+        if self._spool is not None:
+            self._spool.close()
+        self._lines.clear()
+        self._forget()
+
+    # ---- callbacks of libcurl: an exception must not leave them, so it is kept and raised by `finish`
+
+    def _on_socket(self, fd: int, _purpose: int) -> int:
+        self._sockets[fd] = os.fstat(fd).st_ino
+        return int(pycurl.SOCKOPT_OK)
+
+    def _on_body(self, chunk: bytes) -> int | None:
+        try:
+            into = self._into
+            if into is None:
+                return self._on_other(chunk)
+            start = self.received
+            self.received = end = start + len(chunk)
+            into[start:end] = chunk
+            if self._hasher is not None:
+                self._hasher.update(chunk)
+        except BaseException as error:
+            self._caught = error
+            return _ABORT
+        return None
+
+    def _on_other(self, chunk: bytes) -> int | None:
+        """Take the first chunk, and all chunks that do not go straight into a buffer."""
+        if self._head is None:
+            self._begin()
+            return _ABORT if self._verdict is not None else self._on_body(chunk)
+        self.received += len(chunk)
+        if self._spool is not None:
+            self._spool.write(chunk)
+            if self._hasher is not None:
+                self._hasher.update(chunk)
+        elif self._other is not None and len(self._other) < _ERROR_BODY_BYTES:
+            self._other += chunk
+        return None
+
+    def _begin(self) -> None:
+        """Decide where the body goes, once the head is there."""
+        head = self._head = self.task.head = parse_head(self._lines)
+        if head.status != 200 or self.task.verb != GET:
+            self._other = bytearray()
+            return
+        changed = difference(self.task.ref, head, size=head.length)
+        if changed:
+            self._verdict = Changed(changed)
+            return
+        self._hasher = new_hasher(head.checksum_type)
+        if head.length >= 0:
+            self._into = self._open(head.length)
+        else:
+            self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 -- closed by drop
+
+    def _open(self, size: int) -> memoryview:
+        """Return the buffer for the body: the one of the try before if it fits."""
+        task = self.task
+        if task.buffer is None or len(task.buffer) != size:
+            assert self._sink is not None  # noqa: S101 -- set by start
+            buffer = self._sink.open(task.index, size)
+            if buffer.nbytes != size or buffer.readonly:
+                raise ValueError(f"the sink returned a buffer of {buffer.nbytes} bytes for {size}, or a read-only one")
+            task.buffer = buffer.cast("B") if buffer.format != "B" else buffer
+        return task.buffer
+
+    # ---- the end of a request
+
+    def finish(self, code: int, message: str) -> Outcome:
+        """Judge what arrived; `code` is libcurl's (0 for a whole response). Raises what a sink raised."""
+        if self._caught is not None:
+            raise self._caught
+        if code == 0 and self._head is None:
+            self._begin()
+        if self._verdict is not None:
+            return self._verdict
+        if code != 0:
+            return self._broken(code, message)
+        assert self._head is not None  # noqa: S101 -- _begin set it
+        head = self._head
+        if head.status in (301, 302, 303, 307, 308) and head.location:
+            return Redirected(requoted(head.location))
+        if head.status != 200:
+            body = head.error or bytes(self._other or b"")
+            return Refused(Refusal.read(head.status, body, retry_after_s=head.retry_after_s))
+        return self._vouch(head) if self.task.verb == GET else Arrived()
+
+    @property
+    def other_body(self) -> bytes:
+        """The body of an answer that is no object."""
+        return bytes(self._other or b"")
+
+    def silent(self, limit_s: float) -> Broken:
+        """The outcome of a request that the caller gives up because nothing moved."""
+        connected = self.curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
+        got = (
+            f"{self.received:,} bytes, then nothing for {limit_s:.3g} s"
+            if connected
+            else f"no connection in {limit_s:.3g} s"
+        )
+        return Broken(got, timed_out=True, connected=connected)
+
+    def _broken(self, code: int, message: str) -> Broken:
+        text = message or self.curl.errstr() or f"libcurl error {code}"
+        head = self._head
+        if head is not None and head.status == 200 and self.received:
+            expected = f" of {head.length:,}" if head.length >= 0 else ""
+            text = f"{self.received:,}{expected} bytes came, then: {text}"
+        return Broken(
+            text,
+            timed_out=code == pycurl.E_OPERATION_TIMEDOUT,
+            final=code in _FINAL_CODES,
+            connected=code not in _CONNECT_CODES,
+        )
+
+    def _vouch(self, head: Head) -> Outcome:
+        """Hold the whole body against the length and the checksum that came with it."""
+        task = self.task
+        if head.length >= 0 and self.received != head.length:
+            return Broken(f"{self.received:,} of {head.length:,} bytes came")
+        if self._spool is not None:
+            changed = difference(task.ref, head, size=self.received)
+            if changed:
+                return Changed(changed)
+            self._unspool()
+        if self._hasher is not None and head.checksum:
+            found = self._hasher.hexdigest()
+            if found != head.checksum:
+                return Corrupt(head.checksum_type, head.checksum, found)
+            task.verified = True
+        task.size = self.received
+        return Arrived()
+
+    def _unspool(self) -> None:
+        """Copy a body that came without a length to the sink, a piece at a time."""
+        assert self._spool is not None  # noqa: S101 -- the caller looked
+        into, start = self._open(self.received), 0
+        self._spool.seek(0)
+        while piece := self._spool.read(_COPY_BYTES):
+            into[start : start + len(piece)] = piece
+            start += len(piece)
+
+
+def _configure_tls(set_option: Any, settings: OriginSettings) -> None:
+    set_option(pycurl.SSL_VERIFYPEER, int(settings.verify))
+    set_option(pycurl.SSL_VERIFYHOST, 2 if settings.verify else 0)
+    if settings.verify:
+        trusted = settings.ca or _usual_ca()
+        set_option(pycurl.CAPATH if os.path.isdir(trusted) else pycurl.CAINFO, trusted)
+    if settings.client_cert:
+        set_option(pycurl.SSLCERT, settings.client_cert[0])
+        set_option(pycurl.SSLKEY, settings.client_cert[-1])
+
+
+def _usual_ca() -> str:
+    """The bundle that `requests`, and so the SDK, trusts."""
+    import certifi
+
+    return certifi.where()
