@@ -1,11 +1,12 @@
 """A raw socket server whose every byte the test decides: for truncation, resets, garbage, silence.
 
-`RawServer(answer)` calls `answer(request)` for each request of each connection, in a thread per connection. The answer is
-bytes to send, or a list of bytes, numbers (seconds to wait) and CLOSE / RESET. The connection stays open otherwise.
+`RawServer(answer)` calls `answer(request)` for each request of each connection, in a thread per connection. The answer
+is bytes to send, or a list of bytes, numbers (seconds to wait) and CLOSE / RESET. The connection stays open otherwise.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -45,10 +46,8 @@ class RawServer:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for sock in (self._listener, *self._connections):
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             sock.close()
         for thread in self._threads:
             thread.join(5)

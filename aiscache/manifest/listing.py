@@ -1,0 +1,132 @@
+"""Lists a dataset's sources into a draft: `Listing`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Protocol
+
+from aiscache.keys import ObjectRef
+from aiscache.manifest.draft import Draft
+from aiscache.manifest.layout import Source
+from aiscache.manifest.sources import Selection, bucket_name, identity, selections
+from aiscache.origin import BucketName, Entry, Origin
+
+_PROPS = "name,size,checksum,version"
+_PAGE = 10_000
+
+_COLUMNS = (attrgetter("n"), attrgetter("s"), attrgetter("cs"), attrgetter("v"))
+
+
+class Lister(Protocol):
+    """What is needed of an origin."""
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the proxy."""
+        ...
+
+    @property
+    def uuid(self) -> str:
+        """The cluster's UUID."""
+        ...
+
+    def list_pages(self, bucket: BucketName, prefix: str = "") -> Iterator[list[Entry]]:
+        """Yield a bucket's objects page by page."""
+        ...
+
+    def head(self, refs: Iterable[ObjectRef]) -> list[ObjectRef]:
+        """Return refs with size, checksum and version."""
+        ...
+
+
+class Listing:
+    """The sources of a dataset, ready to be listed: `identity` without a request, `build` with them.
+
+    `prefix_map` is that of aistore.pytorch. `origin_of` makes the origin from a source's `client`.
+    """
+
+    def __init__(
+        self,
+        sources: Any,
+        prefix_map: Mapping[Any, str | Sequence[str] | None] | None = None,
+        *,
+        etl: str = "",
+        origin_of: Callable[[Any], Lister] = Origin.from_client,
+    ) -> None:
+        self.selections = selections(sources, prefix_map)
+        self.origins = [origin_of(selection.source.client) for selection in self.selections]
+        self.etl = etl
+        endpoints = [origin.endpoint for origin in self.origins]
+        self.identity = identity(self.selections, endpoints=endpoints, etl=etl)
+
+    def build(self) -> Draft:
+        """List everything, in the order of aistore.pytorch; OriginError and its kin on failure."""
+        draft = Draft(etl=self.etl)
+        for selection, origin in zip(self.selections, self.origins, strict=True):
+            if selection.bucket is None:
+                _list_other(draft, selection, origin)
+            elif selection.is_group:
+                _list_group(draft, selection, origin, selection.bucket)
+            else:
+                _list_bucket(draft, selection, origin, selection.bucket)
+        return draft
+
+
+def _source(origin: Lister, bucket: BucketName) -> Source:
+    return Source(origin.uuid, origin.endpoint, bucket.provider, bucket.namespace, bucket.name)
+
+
+def _list_bucket(draft: Draft, selection: Selection, origin: Lister, bucket: BucketName) -> None:
+    draft.begin(_source(origin, bucket))
+    for page in origin.list_pages(bucket, selection.prefix):
+        names, sizes, checksums, versions = ([get(entry) for entry in page] for get in _COLUMNS)
+        draft.extend(names, sizes=sizes, checksums=checksums, versions=versions)
+
+
+def _list_group(draft: Draft, selection: Selection, origin: Lister, bucket: BucketName) -> None:
+    """An object group has no listing: one HEAD per name, many at a time."""
+    source = _source(origin, bucket)
+    draft.begin(source)
+    names = selection.names()
+    for start in range(0, len(names), _PAGE):
+        refs = origin.head(_refs(source, names[start : start + _PAGE]))
+        draft.extend(
+            [ref.name for ref in refs],
+            sizes=[ref.size for ref in refs],
+            checksums=[ref.checksum for ref in refs],
+            versions=[ref.version for ref in refs],
+        )
+
+
+def _refs(source: Source, names: Iterable[str]) -> Iterator[ObjectRef]:
+    for name in names:
+        yield ObjectRef(
+            cluster=source.cluster,
+            provider=source.provider,
+            namespace=source.namespace,
+            bucket=source.bucket,
+            name=name,
+        )
+
+
+def _list_other(draft: Draft, selection: Selection, origin: Lister) -> None:
+    """A source of the user's own: what it yields, object by object."""
+    for item in selection.source.list_all_objects_iter(prefix=selection.prefix, props=_PROPS):
+        provider = getattr(item.bucket_provider, "value", item.bucket_provider)
+        bucket = BucketName(
+            name=item.bucket_name,
+            provider=str(provider),
+            namespace=item.query_params.get("namespace", ""),
+        )
+        props = item.props_cached
+        draft.begin(_source(origin, bucket))
+        draft.extend(
+            [item.name],
+            sizes=[int(props.size) if props is not None else -1],
+            checksums=[(props.checksum_value or "") if props is not None else ""],
+            versions=[str(props.obj_version or "") if props is not None else ""],
+        )
+
+
+__all__ = ["Lister", "Listing", "bucket_name"]
