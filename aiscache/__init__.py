@@ -1,1 +1,53 @@
-"""PyTorch datasets for NVIDIA AIStore that read through a cache shared by every process of a machine."""
+"""PyTorch datasets for NVIDIA AIStore that read through a cache shared by every process of a machine.
+
+    from aiscache import AISMapDataset, Cache
+
+    dataset = AISMapDataset(client.bucket("imagenet"), cache=Cache("/mnt/nvme/aiscache", capacity="200GB"))
+
+Names are imported when they are first used: `import aiscache` costs milliseconds and imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aiscache.cache import Cache
+    from aiscache.datasets import AISBaseIterDataset, AISBaseMapDataset, AISIterDataset, AISMapDataset
+    from aiscache.stats import CacheStats
+    from aiscache.view import View
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AISBaseIterDataset",
+    "AISBaseMapDataset",
+    "AISIterDataset",
+    "AISMapDataset",
+    "Cache",
+    "CacheStats",
+    "View",
+]
+
+_HOME = {
+    "AISBaseIterDataset": "aiscache.datasets",
+    "AISBaseMapDataset": "aiscache.datasets",
+    "AISIterDataset": "aiscache.datasets",
+    "AISMapDataset": "aiscache.datasets",
+    "Cache": "aiscache.cache",
+    "CacheStats": "aiscache.stats",
+    "View": "aiscache.view",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'aiscache' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

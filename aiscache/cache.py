@@ -1,0 +1,257 @@
+"""`Cache`: read an object from this machine if it is here, else from the cluster, and keep it.
+
+It is where the store (bytes by key) and the origin (a cluster) meet. A cache that cannot be used never stops a read:
+the object then comes straight from the cluster, with one warning and a counter.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from aiscache.errors import AiscacheError, CacheClosedError, CacheDirectoryError, ConfigError
+from aiscache.fill import Wanted, fetch_all
+from aiscache.keys import ObjectRef, pack_identity
+from aiscache.manifest import open_manifests
+from aiscache.origin import Origin
+from aiscache.settings import CacheSettings, env_flag
+from aiscache.stats import CacheStats
+from aiscache.store import Record, Store, Swept
+from aiscache.store import registry as stores
+from aiscache.view import View
+
+_LOG = logging.getLogger("aiscache")
+
+
+class Cache:
+    """A cache of objects, shared by all processes of the machine that name the same path.
+
+    `path` names a directory on a local disk or on tmpfs; it stays until it is cleared or deleted. Without one, and
+    without AISCACHE_DIR, the cache lies in shared memory and lasts as long as some process uses it. `capacity` is a
+    hard limit on the bytes there, `memory` on a tier of shared memory in front of a directory on disk: bytes, or
+    "200GB" (powers of 1000), "1.5GiB" (powers of 1024). The default capacity is half of what is free. `verify="read"`
+    checks bytes on every read as well as when they are fetched.
+
+    Use it as a context manager or close it. It may be pickled (to its settings), forked, and used by many threads.
+    Raises ConfigError for a bad value, CacheDirectoryError for a directory that cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        capacity: int | str | None = None,
+        memory: int | str | None = None,
+        verify: str = "fill",
+    ) -> None:
+        self.settings = CacheSettings.resolve(path, capacity=capacity, memory=memory, verify=verify)
+        self._reset()
+        try:
+            self._open()
+        except (CacheDirectoryError, OSError):
+            if self.settings.path is not None:
+                raise
+            self._give_in()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._opened: Store | None = None
+        self._generation = -1
+        self._closed = False
+
+    # ---- reading
+
+    def read(self, ref: ObjectRef) -> View:
+        """Return the bytes of an object, from here or, the first time, from the cluster.
+
+        The cluster is one that a dataset of this process reads from, or that `Origin.from_client(client)` was asked
+        about. Raises OriginError (see `aiscache.errors`) if the object is not here and the cluster does not give the
+        version that `ref` names.
+        """
+        return self.read_many((ref,))[0]
+
+    def read_many(self, refs: Sequence[ObjectRef]) -> list[View]:
+        """Return the bytes of objects in their order; what is missing is fetched, 16 at a time."""
+        wanted = [Wanted.of(ref) for ref in refs]
+        views = self.lookup([one.key for one in wanted], [one.digest for one in wanted])
+        missing = {one.key: one for one, view in zip(wanted, views, strict=True) if view is None}
+        fetched = self.fetch_all(list(missing.values()))
+        return [fetched[one.key] if view is None else view for one, view in zip(wanted, views, strict=True)]
+
+    def lookup(self, keys: Sequence[bytes], digests: Sequence[int]) -> list[View | None]:
+        """Return what is here, None for what is not; one index transaction, no request."""
+        store = self.store()
+        if store is None:
+            return [None] * len(keys)
+        try:
+            views = store.get_many(keys, digests)
+        except (OSError, lmdb.Error) as error:
+            self._fall_back(store, error)
+            return [None] * len(keys)
+        misses = sum(view is None for view in views)
+        if misses:
+            store.counters.add("misses", misses)
+        return views
+
+    def fetch_all(
+        self, wanted: Sequence[Wanted], *, origins: Mapping[str, Origin] = MappingProxyType({})
+    ) -> dict[bytes, View]:
+        """Fetch objects that `lookup` did not find, no key twice, and keep them; return them by key.
+
+        `origins` are by cluster UUID. Raises the error of the first object that fails, once all have ended: what did
+        arrive is kept.
+        """
+        return fetch_all(self.store(), wanted, origins=origins)
+
+    def contains(self, ref: ObjectRef) -> bool:
+        """Tell whether this version of the object is here; no request, nothing is counted."""
+        store = self.store()
+        return store is not None and store.contains(ref.key, ref.digest)
+
+    # ---- changing
+
+    def put(self, ref: ObjectRef, data: bytes | bytearray | memoryview) -> bool:
+        """Keep `data` as this version of the object; False if there is no room. The bytes are taken as they are."""
+        if ref.size >= 0 and not ref.etl and ref.size != len(data):
+            raise ConfigError(f"put of {len(data)} bytes as {ref.url}, which has {ref.size} bytes")
+        store = self._require_store()
+        reservation = store.reserve(key=ref.key, digest=ref.digest, identity=pack_identity(ref), length=len(data))
+        if reservation is None:
+            return False
+        reservation.buffer[:] = data
+        store.publish([reservation])
+        return True
+
+    def evict(self, bucket: Any = None, prefix: str = "", force: bool = False) -> Swept:
+        """Remove the objects of a bucket (name, or SDK bucket; None for all) whose names begin with `prefix`.
+
+        What some process has mapped is left (`skipped` in the answer) unless `force`: then whoever has it mapped keeps
+        its bytes until it lets go, and the space comes free only then.
+        """
+        name = getattr(bucket, "name", bucket)
+
+        def matches(records: Sequence[Record]) -> list[bool]:
+            refs = [record.ref for record in records]
+            return [name in (None, ref.bucket) and ref.name.startswith(prefix) for ref in refs]
+
+        return self._require_store().sweep(matches, force=force)
+
+    def clear(self) -> Swept:
+        """Remove all objects and stored listings, also those in use: who has them mapped keeps them until it ends."""
+        return self._require_store().clear()
+
+    def verify(self, progress: Callable[[Record], None] = lambda record: None) -> list[ObjectRef]:
+        """Check all bytes here against their checksums; drop those that are damaged and return which they were."""
+        return [record.ref for record in self._require_store().verify(progress)]
+
+    def repair(self) -> int:
+        """Make the index anew from the segments; return how many objects it found."""
+        return self._require_store().repair()
+
+    # ---- telling
+
+    def stats(self, *, scope: str = "machine") -> CacheStats:
+        """Return the counters of all processes that ever used the cache, or with `scope="process"` of this one."""
+        store = self.store()
+        if scope not in ("machine", "process"):
+            raise ConfigError(f'scope={scope!r} must be "machine" or "process"')
+        if store is None:
+            return CacheStats()
+        return store.counters.machine() if scope == "machine" else store.counters.process()
+
+    def store(self) -> Store | None:
+        """Return this process's store, None where the cache cannot be used; CacheClosedError after `close`."""
+        if self._generation != stores.generation():
+            try:
+                self._open()
+            except (AiscacheError, OSError, lmdb.Error) as error:
+                if isinstance(error, CacheClosedError):
+                    raise
+                self._give_in()
+        return self._opened
+
+    def close(self) -> None:
+        """Give up this handle; the last one of the process frees locks and mappings. Views that live stay valid."""
+        with self._lock:
+            if self._opened is not None and self._generation == stores.generation():
+                stores.release(self._opened)
+            self._opened, self._closed, self._generation = None, True, -1
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> CacheSettings:
+        return self.settings
+
+    def __setstate__(self, settings: CacheSettings) -> None:
+        self.settings = settings
+        self._reset()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<Cache {self.settings.path or 'unnamed, in shared memory'}, {state}>"
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise CacheClosedError(f"{self!r} is used after close()")
+            if self._generation != stores.generation():
+                self._opened = None
+                self._opened = stores.acquire(self.settings, in_use=self._in_use)
+                self._generation = stores.generation()
+
+    def _require_store(self) -> Store:
+        store = self.store()
+        if store is None:
+            raise CacheDirectoryError(f"{self!r} cannot be used on this machine; see the warning given before")
+        return store
+
+    def _give_in(self) -> None:
+        import sys
+
+        self._generation = stores.generation()
+        warnings.warn(f"reading without a cache: {sys.exc_info()[1]}", RuntimeWarning, stacklevel=4)
+
+    def _fall_back(self, store: Store, error: Exception) -> None:
+        _LOG.warning("reading past the cache in %s: %s", store.directory.path, error)
+        store.counters.add("fallbacks")
+
+    def _in_use(self, records: Sequence[Record]) -> Sequence[bool]:
+        """Tell which records some open dataset names, on this machine: those are not removed to make room."""
+        store = self._opened
+        if store is None:
+            return [True] * len(records)
+        signatures = np.array([_signature(r.key, r.digest) for r in records], np.uint64)
+        used = np.zeros(len(records), bool)
+        for manifest in open_manifests(str(store.directory.manifests)):
+            wanted = manifest.keys.view("<u8")[:, 0] ^ manifest.digests
+            used |= np.isin(signatures, wanted)
+        return list(used)
+
+
+def _signature(key: bytes, digest: int) -> int:
+    return int.from_bytes(key[:8], "little") ^ digest
+
+
+def resolve_cache(cache: Cache | str | os.PathLike[str] | bool | None) -> Cache | None:
+    """Return the cache that a dataset's `cache=` means: a Cache, a path, None for the default, False for none."""
+    if cache is False or env_flag("AISCACHE_DISABLE"):
+        return None
+    if isinstance(cache, Cache):
+        return cache
+    if cache is None or isinstance(cache, str | os.PathLike):
+        return Cache(cache)
+    raise ConfigError(f"cache={cache!r} must be a Cache, a path, None (the default cache) or False (no cache)")

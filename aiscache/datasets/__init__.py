@@ -1,0 +1,8 @@
+"""The PyTorch datasets, API-compatible with `aistore.pytorch`."""
+
+from aiscache.datasets.base_iter import AISBaseIterDataset
+from aiscache.datasets.base_map import AISBaseMapDataset
+from aiscache.datasets.iter_dataset import AISIterDataset
+from aiscache.datasets.map_dataset import AISMapDataset
+
+__all__ = ["AISBaseIterDataset", "AISBaseMapDataset", "AISIterDataset", "AISMapDataset"]

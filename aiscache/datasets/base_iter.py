@@ -1,0 +1,129 @@
+"""`AISBaseIterDataset`: extend this for iterable datasets of your own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import IterableDataset
+
+from aiscache.datasets.listed import NO_PREFIXES, Listed, PrefixMap
+from aiscache.datasets.split import Order, Share, epoch_order, our_share
+from aiscache.errors import ConfigError
+from aiscache.manifest.sources import bucket_name
+from aiscache.origin import BucketName
+
+_STATE_VERSION = 1
+
+
+class AISBaseIterDataset(Listed, IterableDataset, ABC):  # type: ignore[misc]
+    """An iterable dataset over the objects of AIS sources, read through the cache.
+
+    A subclass overrides `__iter__`: `self.indices()` gives the rows of the listing that this process is to read, in
+    order; `self.read_ahead(rows)` their bytes; `self.manifest.name(row)` a name. Each sample of an epoch is read by one
+    worker of one rank.
+
+    Arguments, besides those of `AISBaseMapDataset`:
+        partition_sources_by_worker: give whole sources to workers, instead of every n-th object. The listing is shared
+            by all workers in any case.
+        shuffle, seed: read each epoch in another random order, the same in every process that has the same seed.
+        rank, world_size: which part of the data this process reads; by default what torch.distributed says, else the
+            environment variables RANK and WORLD_SIZE.
+    """
+
+    def __init__(
+        self,
+        ais_source_list: Any,
+        prefix_map: PrefixMap | None = None,
+        partition_sources_by_worker: bool = False,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(ais_source_list, prefix_map or NO_PREFIXES, **options)
+        our_share(rank=rank, world_size=world_size)  # a bad pair is told here, not in a worker
+        self._partition_sources_by_worker = partition_sources_by_worker
+        self._shuffle = shuffle
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch = 0
+        self._yielded = 0
+        self._skip = 0
+        self._obj_iterator: Iterator[Any] | None = None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Any]:
+        """Return an iterator over this process's samples."""
+
+    def __len__(self) -> int:
+        """Return the number of samples that all workers of this rank yield in an epoch; no request."""
+        share = our_share(rank=self._rank, world_size=self._world_size)
+        return len(range(share.rank, len(self.manifest), share.world_size))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; call it before each epoch if `shuffle` is set."""
+        self._epoch = epoch
+        self._skip = self._yielded = 0
+
+    def indices(self) -> Iterator[int]:
+        """Yield the rows that this process reads in this epoch, in order; those already read, after a resume, not."""
+        skip, self._skip = self._skip, 0
+        self._yielded = skip
+        for row in self._rows(self._share())[skip:].tolist():
+            yield row
+            self._yielded += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where this process is in its epoch, for `load_state_dict` in a process with the same share."""
+        return {"version": _STATE_VERSION, "epoch": self._epoch, "seed": self._seed, "yielded": self._yielded}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; ConfigError if it is not of this version or of another seed."""
+        if state.get("version") != _STATE_VERSION or state.get("seed") != self._seed:
+            raise ConfigError(
+                f"state {state!r} does not fit a dataset with version {_STATE_VERSION} and seed {self._seed}"
+            )
+        self._epoch = state["epoch"]
+        self._skip = self._yielded = state["yielded"]
+
+    def _share(self) -> Share:
+        return our_share(rank=self._rank, world_size=self._world_size)
+
+    def _rows(self, share: Share) -> Order:
+        order = epoch_order(len(self.manifest), shuffle=self._shuffle, seed=self._seed, epoch=self._epoch)
+        if not self._partition_sources_by_worker or share.workers == 1:
+            return share.of(order)
+        ours: Order = order[self.manifest.source_indices[order] % share.workers == share.worker]
+        return ours[share.rank :: share.world_size]
+
+    # ---- what subclasses written for `aistore.pytorch` call
+
+    def _create_objects_iter(self, sources: Sequence[Any] | None = None) -> Iterable[Any]:
+        """Yield SDK objects of all rows, or of the rows of some of the sources that the dataset was made of."""
+        if sources is None:
+            return self._objects(range(len(self.manifest)))
+        places = {bucket_name(getattr(source, "bck", source)) for source in sources}
+        wanted = [
+            number
+            for number, source in enumerate(self.manifest.sources)
+            if BucketName(name=source.bucket, provider=source.provider, namespace=source.namespace) in places
+        ]
+        return self._objects(np.flatnonzero(np.isin(self.manifest.source_indices, wanted)).tolist())
+
+    def _reset_iterator(self) -> None:
+        """Set `_obj_iterator` to the SDK objects of this process's share."""
+        self._obj_iterator = iter(self._objects(self.indices()))
+
+    def _get_worker_iter_info(self) -> tuple[Iterator[Any], str]:
+        """Return the SDK objects of this process's share, and its name for a progress bar."""
+        if self._obj_iterator is None:
+            self._reset_iterator()
+        share = self._share()
+        name = f" (Worker {share.worker})" if share.workers > 1 else ""
+        return self._obj_iterator, name  # type: ignore[return-value]

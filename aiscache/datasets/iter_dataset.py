@@ -1,0 +1,55 @@
+"""`AISIterDataset`: a stream of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from aiscache.datasets.base_iter import AISBaseIterDataset
+from aiscache.datasets.readahead import read_ahead
+
+
+class AISIterDataset(AISBaseIterDataset):
+    """An iterable dataset of objects: yields tuples of object name and content, in the order of the listing.
+
+    The arguments are those of `AISBaseIterDataset`; the first five may be given by position, as in `aistore.pytorch`.
+    `show_progress` shows a bar per worker, on a terminal. While a window of samples is consumed, the next is fetched.
+    """
+
+    def __init__(
+        self,
+        ais_source_list: Any,
+        prefix_map: Any = None,
+        etl_name: str | None = None,
+        show_progress: bool = False,
+        partition_sources_by_worker: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            ais_source_list,
+            prefix_map,
+            partition_sources_by_worker,
+            etl_name=etl_name,
+            **options,
+        )
+        self._show_progress = show_progress
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        share = self._share()
+        rows = self._rows(share)[self._skip :]
+        self._yielded, self._skip = self._skip, 0
+        samples = read_ahead(iter(rows.tolist()), self._samples)
+        with tqdm(
+            total=len(rows),
+            desc=type(self).__name__ + (f" (Worker {share.worker})" if share.workers > 1 else ""),
+            position=share.worker,
+            unit="obj",
+            disable=None if self._show_progress else True,  # None: only on a terminal
+            leave=share.workers == 1,
+        ) as progress:
+            for sample in samples:
+                self._yielded += 1
+                yield sample
+                progress.update()

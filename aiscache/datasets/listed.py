@@ -1,0 +1,110 @@
+"""`Listed`: what all datasets are: a listing, a cache to read it through, and a cluster behind that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from aistore.sdk import AISSource
+
+from aiscache.cache import Cache, resolve_cache
+from aiscache.datasets.content import as_content, content_kind
+from aiscache.datasets.process_directory import process_directory
+from aiscache.fill import Wanted, fetch_all
+from aiscache.manifest import Listing, Manifest, ManifestStore
+from aiscache.origin import Origin
+from aiscache.view import View
+
+if TYPE_CHECKING:
+    from aistore.sdk.obj.object import Object
+
+PrefixMap = Mapping[AISSource, str | list[str] | None]
+NO_PREFIXES: PrefixMap = MappingProxyType({})
+
+
+class Listed:
+    """The objects of some sources, in the order of their listing, read through a cache.
+
+    The listing is made when the dataset is: one request per 10,000 objects, shared by all processes that make the same
+    dataset at the same time. It lies in one mapped file, and a pickled dataset names that file.
+    """
+
+    manifest: Manifest
+
+    def __init__(
+        self,
+        ais_source_list: AISSource | Sequence[AISSource],
+        prefix_map: PrefixMap = NO_PREFIXES,
+        *,
+        etl_name: str | None = None,
+        cache: Cache | str | os.PathLike[str] | bool | None = None,
+        content: str = "bytes",
+        max_listing_age_s: float = 0.0,
+        on_shrink: str = "warn",
+    ) -> None:
+        listing = Listing(ais_source_list, prefix_map, etl=etl_name or "")
+        self._ais_source_list = [ais_source_list] if isinstance(ais_source_list, AISSource) else list(ais_source_list)
+        self._prefix_map = prefix_map
+        self._etl_name = etl_name
+        self._content = content_kind(content)
+        self.cache = resolve_cache(cache)
+        self.manifest = ManifestStore(self._manifest_directory()).load_or_build(
+            listing.identity, listing.build, max_age_s=max_listing_age_s, on_shrink=on_shrink
+        )
+        origins = [Origin.from_client(selection.source.client) for selection in listing.selections]
+        by_endpoint = {origin.endpoint: origin for origin in origins}
+        self._origins = {source.cluster: by_endpoint[source.endpoint] for source in self.manifest.sources}
+
+    def get_obj_list(self) -> list[Object]:
+        """Return SDK objects, with `props_cached.size`, for all rows: made when asked for, 10 us each.
+
+        `manifest` is the cheap form.
+        """
+        return list(self._objects(range(len(self.manifest))))
+
+    def read(self, index: int) -> View:
+        """Return the bytes of the object in a row of the listing, from the cache or else from the cluster."""
+        return self.read_many((index,))[0]
+
+    def read_many(self, indices: Sequence[int]) -> list[View]:
+        """Return the bytes of many rows, in their order: one look into the index, then all misses at once."""
+        if self.cache is None:
+            return self._read_uncached(indices)
+        manifest = self.manifest
+        keys = [manifest.key(index) for index in indices]
+        digests = manifest.digests
+        views = self.cache.lookup(keys, [int(digests[index]) for index in indices])
+        missing = {
+            key: Wanted(manifest.ref(index), key, int(digests[index]))
+            for key, index, view in zip(keys, indices, views, strict=True)
+            if view is None
+        }
+        fetched = self.cache.fetch_all(list(missing.values()), origins=self._origins) if missing else {}
+        return [fetched[key] if view is None else view for key, view in zip(keys, views, strict=True)]
+
+    def _samples(self, indices: Sequence[int]) -> list[tuple[str, Any]]:
+        convert, name = as_content(self._content), self.manifest.name
+        return [(name(index), convert(view)) for index, view in zip(indices, self.read_many(indices), strict=True)]
+
+    def _read_uncached(self, indices: Sequence[int]) -> list[View]:
+        wanted = [Wanted.of(self.manifest.ref(index)) for index in dict.fromkeys(indices)]
+        views = fetch_all(None, wanted, origins=self._origins)
+        return [views[self.manifest.key(index)] for index in indices]
+
+    def _objects(self, indices: Iterable[int]) -> Iterable[Object]:
+        from aiscache.datasets.sdk_objects import sdk_objects
+
+        return sdk_objects(self.manifest, indices, origins=self._origins)
+
+    def _manifest_directory(self) -> str:
+        store = None if self.cache is None else self.cache.store()
+        return process_directory() if store is None else str(store.directory.manifests)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the sources: the listing is made, and the cluster's settings are in the origin."""
+        state = self.__dict__.copy()
+        state.pop("_ais_source_list", None)
+        state.pop("_prefix_map", None)
+        return state
