@@ -7,8 +7,11 @@ object and target count against 100 us per GET. Tests compare every answer with 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import msgspec
+import numpy as np
 import xxhash
 
 from aiscache.errors import OriginError
@@ -19,6 +22,7 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
+_U27, _U30, _U31 = np.uint64(27), np.uint64(30), np.uint64(31)
 
 
 class _Net(msgspec.Struct):
@@ -37,10 +41,12 @@ class _Smap(msgspec.Struct):
     version: int | str = 0
 
 
+_MANY = 12  # targets from which on numpy is faster
+
 _DECODER = msgspec.json.Decoder(_Smap)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClusterMap:
     """One version of the cluster map: `targets` are (id digest, URL) of those that serve objects."""
 
@@ -63,8 +69,10 @@ class ClusterMap:
         return cls(smap.uuid, str(smap.version), targets)
 
     def owner(self, uname: bytes) -> str | None:
-        """Return the URL of the target that owns an object, None if the cluster has none; 1 us per target."""
+        """Return the URL of the target that owns an object, None if the cluster has none; 1.5 us a target."""
         digest = xxhash.xxh64_intdigest(uname, _SEED)
+        if len(self.targets) > _MANY:
+            return self._owner_of_many(digest)
         best, owner = -1, None
         for id_digest, url in self.targets:
             z = ((id_digest ^ digest) + _GOLDEN) & _MASK
@@ -78,3 +86,19 @@ class ClusterMap:
             if score > best:
                 best, owner = score, url
         return owner
+
+    @cached_property
+    def _id_digests(self) -> Any:
+        return np.array([id_digest for id_digest, _ in self.targets], np.uint64)
+
+    def _owner_of_many(self, digest: int) -> str:
+        """The same over all targets at once; unsigned numpy arithmetic wraps as the hash wants it."""
+        z = (self._id_digests ^ np.uint64(digest)) + np.uint64(_GOLDEN)
+        z = (z ^ (z >> _U30)) * np.uint64(_MIX_1)
+        z = (z ^ (z >> _U27)) * np.uint64(_MIX_2)
+        z = (z ^ (z >> _U31)) + np.uint64(_GOLDEN)
+        z = (z ^ (z >> _U30)) * np.uint64(_MIX_1)
+        z = (z ^ (z >> _U27)) * np.uint64(_MIX_2)
+        z = (z ^ (z >> _U31)) * np.uint64(5)
+        scores = (z << np.uint64(7) | z >> np.uint64(57)) * np.uint64(9)
+        return self.targets[int(scores.argmax())][1]

@@ -95,7 +95,7 @@ def _refused(task: Task, refusal: Refusal, policy: RetryPolicy, endpoint: str) -
         delay_s = policy.network_delay_s(task.network_failures)
         if delay_s is not None:
             return AskProxy(delay_s)
-    elif task.direct and refusal.status not in (401, 403):
+    elif task.direct:
         return AskProxy(stale_map=True)
     if task.verb == MAP:
         why = f"{endpoint} answered HTTP {refusal.status} when asked for its cluster map; is it an AIS proxy?"

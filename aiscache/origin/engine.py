@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 import weakref
 from contextlib import suppress
 
@@ -18,6 +19,7 @@ from aiscache.origin.wire import Wire
 
 _SELECT_LIMIT = 1024  # FD_SETSIZE: pycurl waits with select(2), which cannot see higher descriptors
 _BLIND_WAIT_S = 0.002
+_IDLE_CONNECTIONS = 256
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -28,6 +30,8 @@ class Engine:
     def __init__(self, settings: OriginSettings) -> None:
         self._settings = settings
         self.multi = pycurl.CurlMulti()
+        # Without this libcurl keeps 4 per transfer under way, so the end of each batch would close most of them.
+        self.multi.setopt(pycurl.M_MAXCONNECTS, _IDLE_CONNECTIONS)
         self.sockets: dict[int, int] = {}  # descriptor -> inode of every socket opened, closed ones included
         self.forked = False
         self._idle: list[Wire] = []
@@ -66,8 +70,6 @@ class Engine:
             timeout_s = min(timeout_s, _BLIND_WAIT_S)
         if self.multi.select(timeout_s) < 0:
             # Nothing to select on: a name is being resolved, or all descriptors are too high.
-            import time
-
             time.sleep(min(timeout_s, _BLIND_WAIT_S))
 
     def close(self) -> None:

@@ -9,10 +9,15 @@ from aiscache.keys import ObjectRef
 
 @dataclass(slots=True)
 class Head:
-    """What the cluster said before the body. `length` is -1 if it was not told (chunked)."""
+    """What the cluster said before the body. `length` is -1 if it was not told; then the body should be `chunked`.
+
+    `complete`: the blank line that ends the head was there. libcurl takes a head that breaks off for a good one.
+    """
 
     status: int = 0
     length: int = -1
+    chunked: bool = False
+    complete: bool = False
     checksum_type: str = ""
     checksum: str = ""
     version: str = ""
@@ -32,11 +37,16 @@ def parse_head(lines: list[bytes]) -> Head:
                 reader(head, value.strip())
         elif line.startswith(b"HTTP/"):
             head = Head(status=int(line.split(None, 2)[1]))
+    head.complete = bool(lines) and lines[-1] in (b"\r\n", b"\n")
     return head
 
 
 def _length(head: Head, value: bytes) -> None:
     head.length = int(value) if value.isdigit() else -1
+
+
+def _chunked(head: Head, value: bytes) -> None:
+    head.chunked = value.lower() == b"chunked"
 
 
 def _checksum_type(head: Head, value: bytes) -> None:
@@ -66,6 +76,7 @@ def _error(head: Head, value: bytes) -> None:
 
 _READERS = {
     b"content-length": _length,
+    b"transfer-encoding": _chunked,
     b"ais-checksum-type": _checksum_type,
     b"ais-checksum-value": _checksum,
     b"ais-version": _version,

@@ -139,7 +139,8 @@ class Origin:
     def adopt_map(self, body: bytes | None) -> None:
         """Take a cluster map that was fetched; None: it could not be had, the old one stays."""
         with self._lock:
-            self._refreshing, self._refreshed_at = False, monotonic()
+            if self._refreshing:
+                self._refreshing, self._refreshed_at = False, monotonic()
         if body is None:
             return
         fresh = ClusterMap.decode(body)

@@ -11,6 +11,9 @@ from aiscache.origin.failures import Refusal
 class Arrived:
     """The whole body came, and it is what the cluster vouched for."""
 
+    def __str__(self) -> str:
+        return "all arrived"
+
 
 @dataclass(frozen=True, slots=True)
 class Redirected:
@@ -18,12 +21,18 @@ class Redirected:
 
     url: str
 
+    def __str__(self) -> str:
+        return f"a redirect to {self.url}"
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """A status other than 200."""
 
     refusal: Refusal
+
+    def __str__(self) -> str:
+        return f"HTTP {self.refusal.status} {self.refusal.message}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,9 @@ class Broken:
     final: bool = False  # trying again cannot help: a certificate is not trusted
     connected: bool = True
 
+    def __str__(self) -> str:
+        return self.message
+
 
 @dataclass(frozen=True, slots=True)
 class Corrupt:
@@ -44,12 +56,18 @@ class Corrupt:
     expected: str
     found: str
 
+    def __str__(self) -> str:
+        return f"{self.kind} checksum {self.found} instead of {self.expected}"
+
 
 @dataclass(frozen=True, slots=True)
 class Changed:
     """The cluster has another version than the ref names."""
 
     difference: str
+
+    def __str__(self) -> str:
+        return self.difference
 
 
 Outcome = Arrived | Redirected | Refused | Broken | Corrupt | Changed

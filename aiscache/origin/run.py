@@ -164,12 +164,15 @@ class Run:
         heapq.heappush(self._waiting, (self.now() + delay_s, next(self._order), task))
 
     def _close(self, task: Task, body: bytes | None) -> None:
-        if task.verb == MAP and task.index < 0:
-            self._navigator.adopt_map(body)
-        else:
-            if task.verb == MAP:
+        if task.verb == MAP:
+            try:
                 self._navigator.adopt_map(body)
+            except OriginError as error:
+                task.error = error
+        if task.index >= 0:
             self._ended.append(task)
+        elif task.error is not None:
+            _log.debug("the cluster map stays as it was: %s", task.error)
 
     def _refresh_map(self) -> None:
         if self._navigator.wants_map():

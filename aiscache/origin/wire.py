@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
+from functools import lru_cache
 from typing import IO, Any
 
 import pycurl
 
-from aiscache.checksums import Hasher, new_hasher
+from aiscache.checksums import Hasher, is_known, new_hasher
 from aiscache.origin.failures import Refusal
 from aiscache.origin.fetched import Sink
 from aiscache.origin.head import Head, difference, parse_head
@@ -150,6 +152,8 @@ class Wire:
             self._verdict = Changed(changed)
             return
         self._hasher = new_hasher(head.checksum_type)
+        if self._hasher is None and not is_known(head.checksum_type):
+            _warn_unknown(head.checksum_type)
         if head.length >= 0:
             self._into = self._open(head.length)
         else:
@@ -180,6 +184,8 @@ class Wire:
             return self._broken(code, message)
         assert self._head is not None  # noqa: S101 -- _begin set it
         head = self._head
+        if not head.complete:
+            return Broken("the connection closed within the head of the response")
         if head.status in (301, 302, 303, 307, 308) and head.location:
             return Redirected(requoted(head.location))
         if head.status != 200:
@@ -220,6 +226,8 @@ class Wire:
         task = self.task
         if head.length >= 0 and self.received != head.length:
             return Broken(f"{self.received:,} of {head.length:,} bytes came")
+        if head.length < 0 and not head.chunked:
+            return Broken(f"{self.received:,} bytes came, without a length that would tell whether that is all")
         if self._spool is not None:
             changed = difference(task.ref, head, size=self.received)
             if changed:
@@ -252,6 +260,16 @@ def _configure_tls(set_option: Any, settings: OriginSettings) -> None:
     if settings.client_cert:
         set_option(pycurl.SSLCERT, settings.client_cert[0])
         set_option(pycurl.SSLKEY, settings.client_cert[-1])
+
+
+@lru_cache(maxsize=16)
+def _warn_unknown(kind: str) -> None:
+    warnings.warn(
+        f"the cluster sends checksums of type {kind!r}, which aiscache cannot compute: objects with them "
+        "are compared by size and version only",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _usual_ca() -> str:
