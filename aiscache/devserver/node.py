@@ -78,6 +78,9 @@ class NodeProcess:
         except ClosedError:
             self._done.set()
             return
+        except Exception:
+            self._done.set()  # out of step with the other side: there is no going on
+            raise
         self._task = asyncio.get_running_loop().create_task(self._obey(message, descriptors))
 
     async def _obey(self, message: dict[str, Any], descriptors: list[int]) -> None:
