@@ -13,6 +13,8 @@ import errno
 import fcntl
 import os
 import time
+import weakref
+from collections.abc import Iterable
 from struct import Struct
 
 _FLOCK = Struct("hhqqi4x")  # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid
@@ -43,18 +45,16 @@ class ByteLocks:
 
         It polls, 0.2 to 10 ms apart: a blocking `fcntl` cannot be given a deadline without signals.
         """
-        deadline = time.monotonic() + timeout_s
-        pause = _POLL_FIRST_S
-        while not self._set(fcntl.F_WRLCK, offset):
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(pause)
-            pause = min(2 * pause, _POLL_LONGEST_S)
-        return True
+        return self._wait(fcntl.F_WRLCK, offset, timeout_s)
+
+    def wait_shared(self, offset: int, *, timeout_s: float) -> bool:
+        """Take the byte together with others, waiting at most `timeout_s`; False past that."""
+        return self._wait(fcntl.F_RDLCK, offset, timeout_s)
 
     def unlock(self, offset: int) -> None:
-        """Free the byte."""
-        self._set(fcntl.F_UNLCK, offset)
+        """Free the byte; nothing happens after `close`, which freed it."""
+        if self._fd >= 0:
+            self._set(fcntl.F_UNLCK, offset)
 
     def is_free(self, offset: int) -> bool:
         """Tell whether nobody else holds the byte, without taking it."""
@@ -70,6 +70,29 @@ class ByteLocks:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def close_after(self, holders: Iterable[object]) -> None:
+        """Close once the last of `holders` is gone; at once if there are none."""
+        waiting = list(holders)
+        tokens = list(range(len(waiting)))
+        for holder in waiting:
+            weakref.finalize(holder, self._holder_gone, tokens).atexit = False
+        if not waiting:
+            self.close()
+
+    def _holder_gone(self, tokens: list[int]) -> None:
+        if tokens.pop() == 0:  # atomic: holders may go at once in several threads, and one of them gets the last token
+            self.close()
+
+    def _wait(self, kind: int, offset: int, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        pause = _POLL_FIRST_S
+        while not self._set(kind, offset):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause, _POLL_LONGEST_S)
+        return True
 
     def _set(self, kind: int, offset: int) -> bool:
         try:

@@ -50,9 +50,14 @@ class Directory:
                 f"cache directory {self.path} is on a network file system ({self.file_system}), where locks do not "
                 f"exclude other machines; {_WITHOUT_LOCKS}"
             )
-        self._check_format()
-        for part in (self.index, self.segments, self.manifests):
-            part.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self._check_format()
+            for part in (self.index, self.segments, self.manifests):
+                part.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise CacheDirectoryError(
+                f"cache directory {self.path} cannot be used: {error.strerror}; {_ELSEWHERE}"
+            ) from error
 
     @property
     def index(self) -> Path:
@@ -95,14 +100,14 @@ class Directory:
         return self.path / "boot"
 
     def overhead_bytes(self) -> int:
-        """Return the bytes that index and manifests take on disk, which the capacity includes; 20 us."""
-        total = 0
-        for part in (self.index, self.manifests):
+        """Return the bytes that all but the segments takes on disk, which the capacity includes; 30 us."""
+        total = self.path.stat().st_blocks * 512
+        for part in (self.path, self.index, self.manifests):
             with os.scandir(part) as entries:
                 for entry in entries:
                     try:
                         total += entry.stat(follow_symlinks=False).st_blocks * 512
-                    except FileNotFoundError:  # a manifest that was just replaced
+                    except FileNotFoundError:  # a file that was just replaced
                         continue
         return total
 
@@ -118,11 +123,11 @@ class Directory:
         (self.path / "CACHEDIR.TAG").write_text(_TAG)
 
     def _read_format(self, marker: Path) -> None:
-        found = marker.read_text()
+        found = marker.read_text(errors="replace")
         deadline = time.monotonic() + 1
         while not found and time.monotonic() < deadline:  # another process made the file and is about to fill it
             time.sleep(0.001)
-            found = marker.read_text()
+            found = marker.read_text(errors="replace")
         if not found:  # that process died in between: nothing else is in the directory yet
             marker.write_text(FORMAT)
         elif found != FORMAT:
@@ -152,7 +157,7 @@ def _check_owner(path: Path) -> None:
         names = os.listdir(path)
     except OSError as error:
         raise CacheDirectoryError(f"cache directory {path} cannot be read: {error.strerror}") from error
-    if names and "format" not in names and set(names) != {"lock"}:
+    if names and "format" not in names:
         raise CacheDirectoryError(
             f"cache directory {path} is not empty and not a cache of aiscache (it has no file 'format'); "
             f"give an empty or a new directory"

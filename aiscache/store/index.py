@@ -7,6 +7,9 @@
 The index can be rebuilt from the segments. It is opened without `writemap` (a full file system would be a SIGBUS) and
 without `sync` (after a power loss it is rebuilt); a killed process leaves it consistent. It is never used across a
 fork: the child closes it and opens its own (py-lmdb refuses a second open of one path in a process).
+
+Transactions of this process begin and end under a lock of ours, so that a fork and `close` can wait for them: LMDB must
+not be closed, here or in a child, in the middle of one.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ class Index:
             meminit=False,
             mode=0o600,
         )
-        self._env.reader_check()
+        self.forget_dead_readers()
         self.entries = self._env.open_db(b"entries")
         self._segments = self._env.open_db(b"segments")
         self._meta = self._env.open_db(b"meta")
@@ -82,8 +85,19 @@ class Index:
         self._writing = threading.RLock()
 
     def close(self) -> None:
-        """Close the environment; safe in a forked child as long as no transaction was open at the fork."""
-        self._env.close()
+        """Close the environment when the transactions of other threads have ended."""
+        with self._writing, self._reading:
+            self._env.close()
+
+    def used_bytes(self) -> int:
+        """Return how long the data file must be for all pages that the index says it uses."""
+        with self.read() as transaction:
+            page = transaction.stat(self.entries)["psize"]
+        return int((self._env.info()["last_pgno"] + 1) * page)
+
+    def forget_dead_readers(self) -> None:
+        """Free the reader slots of processes that were killed while reading: each keeps old pages from being used."""
+        self._env.reader_check()
 
     @contextmanager
     def write(self) -> Iterator[Any]:
@@ -97,12 +111,23 @@ class Index:
         with self._reading, self._begin(write=False) as transaction:
             yield transaction
 
+    def value(self, key: bytes) -> bytes | None:
+        """Return the packed entry of a key; 2.5 us."""
+        with self._reading:
+            try:
+                transaction = self._env.begin(self.entries)
+            except lmdb.MapResizedError:
+                transaction = self._begin(write=False, db=self.entries)
+            try:
+                value: bytes | None = transaction.get(key)
+            finally:
+                transaction.abort()
+        return value
+
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the packed entry of each key; 1.5 us for the transaction and 1 us for each key."""
-        entries = self.entries
-        with self._reading, self._begin(write=False) as transaction:
-            get = transaction.get
-            return [get(key, None, entries) for key in keys]
+        """Return the packed entry of each key; 2 us for the transaction and 0.8 us for each key."""
+        with self._reading, self._begin(write=False, db=self.entries) as transaction:
+            return list(map(transaction.get, keys))
 
     def before_fork(self) -> None:
         """Wait until this process has no transaction open, and open none until `after_fork`."""
@@ -110,16 +135,16 @@ class Index:
         self._reading.acquire()
 
     def after_fork(self) -> None:
-        """Let transactions begin again, in the parent."""
+        """Let transactions begin again, in the parent; in the child too, where the next step is `close`."""
         self._reading.release()
         self._writing.release()
 
-    def _begin(self, *, write: bool) -> Any:
+    def _begin(self, *, write: bool, db: Any = None) -> Any:
         try:
-            return self._env.begin(write=write)
+            return self._env.begin(db, write=write)
         except lmdb.MapResizedError:  # another process opened the index with a larger map and filled it
             self._env.set_mapsize(0)
-            return self._env.begin(write=write)
+            return self._env.begin(db, write=write)
 
     def entry(self, transaction: Any, key: bytes) -> Entry | None:
         """Return the entry of a key."""
@@ -163,6 +188,12 @@ class Index:
             value = _ROW.pack(row.tier, row.state, row.reserved, row.dead)
             transaction.put(_ID.pack(segment_id), value, db=self._segments)
 
+    def add_dead(self, transaction: Any, segment_id: int, size: int) -> None:
+        """Note that bytes of a segment are of no use any more."""
+        row = self.segment(transaction, segment_id)
+        if row is not None:
+            self.put_segment(transaction, segment_id, SegmentRow(row.tier, row.state, row.reserved, row.dead + size))
+
     def reserved(self, transaction: Any, tier: int) -> int:
         """Return the bytes reserved by all segments of a tier."""
         return self.number(transaction, _reserved_name(tier))
@@ -186,6 +217,11 @@ class Index:
         following = self.number(transaction, b"next_segment") or int(time.time() * 1000) << 16
         self._put_number(transaction, b"next_segment", following + 1)
         return following
+
+    def skip_segment_ids(self, transaction: Any, highest: int) -> None:
+        """Give out no id up to `highest` from here on."""
+        following = max(highest + 1, self.next_segment_id(transaction))
+        self._put_number(transaction, b"next_segment", following)
 
     def drop_all(self, transaction: Any) -> None:
         """Forget all entries."""

@@ -34,10 +34,10 @@ _FAILED = ctypes.c_void_p(-1).value
 class Mapping:
     """`size` bytes of a file, mapped read-only and shared; what lies past the file's end must not be touched.
 
-    The memory is unmapped when the mapping and all views of it are gone.
+    The memory is unmapped when the mapping and all views of it are gone: `block` lives as long as the memory.
     """
 
-    __slots__ = ("_block", "array")
+    __slots__ = ("array", "block")
 
     def __init__(self, path: Path, size: int) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -49,17 +49,17 @@ class Mapping:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(path))
         self._hold((ctypes.c_ubyte * size).from_address(address))
-        weakref.finalize(self._block, _LIBC.munmap, address, size).atexit = False
+        weakref.finalize(self.block, _LIBC.munmap, address, size).atexit = False
 
     def release(self) -> bool:
         """Unmap, unless a view lives: then nothing changes and the answer is False."""
-        watch = weakref.ref(self._block)
-        del self._block, self.array
+        watch = weakref.ref(self.block)
+        del self.block, self.array
         block = watch()
         if block is not None:
             self._hold(block)
         return block is None
 
     def _hold(self, block: ctypes.Array[ctypes.c_ubyte]) -> None:
-        self._block = block
+        self.block = block
         self.array = np.frombuffer(memoryview(block).toreadonly(), dtype=np.uint8).view(View)

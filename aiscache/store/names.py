@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import mmap
+import re
 from pathlib import Path
 from struct import Struct
 from struct import error as StructError  # noqa: N812
 
 _HEADER = Struct("<8sQ")
 _MAGIC = b"AISCSEG1"
+_NAME = re.compile(r"([0-9a-f]{16})\.seg")
 SEGMENT_HEADER_BYTES = 64
 PAGE = mmap.PAGESIZE
 
@@ -27,10 +29,15 @@ def segment_name(segment_id: int) -> str:
 
 
 def segment_id_of(path: Path) -> int | None:
-    """Return the id that a file's name and its first bytes agree on, None if it is no segment of ours."""
+    """Return the id in the name of a segment's file, None if we would not call a file so."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1], 16) if match else None
+
+
+def has_header(path: Path, segment_id: int) -> bool:
+    """Tell whether a file begins as the segment of that id does."""
     try:
         with path.open("rb") as file:
-            magic, segment_id = _HEADER.unpack(file.read(_HEADER.size))
+            return bool(_HEADER.unpack(file.read(_HEADER.size)) == (_MAGIC, segment_id))
     except (OSError, StructError):
-        return None
-    return segment_id if magic == _MAGIC and path.name == segment_name(segment_id) else None
+        return False

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aiscache.locks import ByteLocks
 from aiscache.store.index import DOOMED, OPEN, SEALED, Index, SegmentRow
 from aiscache.store.names import PAGE, SEGMENT_HEADER_BYTES, WRITER_BYTE
-from aiscache.store.record import PENDING, Record, align, pack_header, read_record
+from aiscache.store.record import PENDING, Record, align, pack_header, walk
 from aiscache.store.segment import MappedSegments
 from aiscache.store.tiers import Tier
 
@@ -52,19 +52,6 @@ class Swept:
         return Swept(self.objects + other.objects, self.freed_bytes + other.freed_bytes, self.skipped + other.skipped)
 
 
-def walk(path: Path) -> Iterator[Record]:
-    """Yield the records of a segment file from its start to the first place where there is none."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            return
-        with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as mapping, memoryview(mapping) as buffer:
-            offset = SEGMENT_HEADER_BYTES
-            while (record := read_record(buffer, offset)) is not None:
-                yield record
-                offset = record.end
-
-
 class Reclaimer:
     """Sweeps segments of all tiers. `own_segments()` are those that this process writes; they are never swept."""
 
@@ -91,11 +78,15 @@ class Reclaimer:
     def adopt(self) -> int:
         """Seal the segments whose writers died, finish interrupted removals; return how many there were."""
         adopted = 0
+        self._index.forget_dead_readers()
         for segment_id, row in self.rows().items():
-            if row.state == DOOMED:
-                self.sweep(segment_id, row, drop_all)
-            elif row.state == OPEN and segment_id not in self._own_segments():
-                adopted += self._adopt(segment_id)
+            try:
+                if row.state == DOOMED:
+                    self.sweep(segment_id, row, drop_all, force=True)
+                elif row.state == OPEN and segment_id not in self._own_segments():
+                    adopted += self._adopt(segment_id)
+            except OSError as error:  # too many open files, say: the next one who comes by will do it
+                _LOG.debug("cannot seal segment %x: %s", segment_id, error)
         return adopted
 
     def sweep(self, segment_id: int, row: SegmentRow, drop: Drop, *, force: bool = False) -> Swept | None:
@@ -103,14 +94,15 @@ class Reclaimer:
 
         With `force` the entries go in any case; bytes that somebody has mapped come free when they are unmapped.
         """
-        if (row.state == OPEN or segment_id in self._own_segments()) and not force:
+        own = segment_id in self._own_segments()
+        if (row.state == OPEN or own) and not force:
             return None
         with self._mapped.lock:
             alone = segment_id not in self._mapped and self._leases.try_exclusive(segment_id)
             if not alone and not force:
                 return None
             try:
-                return self._sweep(segment_id, row, drop, alone=alone)
+                return self._sweep(segment_id, drop, alone=alone and not own)
             finally:
                 if alone:
                     self._leases.unlock(segment_id)
@@ -124,33 +116,61 @@ class Reclaimer:
         with self._index.read() as transaction:
             return [record for record in records if self._points_to(transaction, segment_id, record)]
 
-    def _sweep(self, segment_id: int, row: SegmentRow, drop: Drop, *, alone: bool) -> Swept:
+    def _sweep(self, segment_id: int, drop: Drop, *, alone: bool) -> Swept:
+        """Sweep a segment in three steps, each of which leaves to `adopt` and later sweeps what it needs to go on.
+
+        1. The entries go, and what they pointed to is counted as dead, or the segment as doomed if nothing is left.
+        2. The file is removed, or holes are punched in it. 3. The row says what is left.
+        """
+        with self._index.read() as transaction:
+            row = self._index.segment(transaction, segment_id)
+        if row is None:  # somebody else swept it
+            return Swept()
         path = self._tiers[row.tier].segment_path(segment_id)
         live = self.live(segment_id, row)
         dropped = [record for record, out in zip(live, drop(live), strict=True) if out]
-        empty = len(dropped) == len(live)
         with self._index.write() as transaction:
+            row = self._index.segment(transaction, segment_id)
+            if row is None:
+                return Swept()
+            if row.state == OPEN:  # its writer published on: what came since is kept
+                known = {record.start for record in live}
+                live += [r for r in self._live(transaction, segment_id, path) if r.start not in known]
             for record in dropped:
                 if self._points_to(transaction, segment_id, record):
                     self._index.delete_entry(transaction, record.key)
-            if empty:
-                doomed = SegmentRow(row.tier, DOOMED, row.reserved, row.dead)
-                self._index.put_segment(transaction, segment_id, doomed)
+            dead = row.dead + sum(record.end - record.start for record in dropped)
+            empty = len(dropped) == len(live)
+            self._index.put_segment(
+                transaction, segment_id, SegmentRow(row.tier, DOOMED if empty else row.state, row.reserved, dead)
+            )
+        freed = 0
         if empty:
             path.unlink(missing_ok=True)
-            left = None
-        elif alone:
-            gone = set(map(id, dropped))
-            _punch(path, [record for record in live if id(record) not in gone])
-            left = SegmentRow(row.tier, row.state, min(row.reserved, path.stat().st_blocks * 512))
-        else:
-            dead = sum(record.end - record.start for record in dropped)
-            left = SegmentRow(row.tier, row.state, row.reserved, row.dead + dead)
-        with self._index.write() as transaction:
-            self._index.put_segment(transaction, segment_id, left)
-        return Swept(len(dropped), row.reserved - (left.reserved if left else 0))
+            freed = self._set_reserved(segment_id, 0)
+        elif alone and row.state != OPEN:
+            gone = {record.start for record in dropped}
+            _punch(path, [record for record in live if record.start not in gone])
+            freed = self._set_reserved(segment_id, path.stat().st_blocks * 512)
+        return Swept(len(dropped), freed)
 
-    def _points_to(self, transaction: object, segment_id: int, record: Record) -> bool:
+    def _set_reserved(self, segment_id: int, size: int) -> int:
+        """Note what a segment still takes on disk, nothing of it dead; return how much less that is."""
+        with self._index.write() as transaction:
+            row = self._index.segment(transaction, segment_id)
+            if row is None:
+                return 0
+            left = SegmentRow(row.tier, row.state, size) if size else None
+            self._index.put_segment(transaction, segment_id, left)
+        return row.reserved - size
+
+    def _live(self, transaction: Any, segment_id: int, path: Path) -> list[Record]:
+        try:
+            return [record for record in walk(path) if self._points_to(transaction, segment_id, record)]
+        except FileNotFoundError:
+            return []
+
+    def _points_to(self, transaction: Any, segment_id: int, record: Record) -> bool:
         entry = self._index.entry(transaction, record.key)
         return entry is not None and entry.segment == segment_id and entry.payload == record.payload
 
@@ -175,7 +195,7 @@ class Reclaimer:
         sealed = None
         if live:
             records = list(walk(path))
-            os.truncate(path, (records[-1].end + PAGE - 1) & -PAGE)
+            os.truncate(path, records[-1].end)
             dead = sum(record.end - record.start for record in records) - sum(r.end - r.start for r in live)
             sealed = SegmentRow(row.tier, SEALED, path.stat().st_blocks * 512, dead)
         else:
@@ -196,8 +216,7 @@ def _punch(path: Path, live: list[Record]) -> None:
         for record in live:
             _fill(fd, start, record.start)
             start = record.end
-        os.ftruncate(fd, (start + PAGE - 1) & -PAGE)
-        os.pwrite(fd, bytes(-start % PAGE), start)
+        os.ftruncate(fd, start)
     finally:
         os.close(fd)
 

@@ -12,7 +12,10 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
@@ -20,16 +23,23 @@ from aiscache.errors import CacheError
 from aiscache.keys import key_of_identity
 from aiscache.locks import ByteLocks
 from aiscache.store.directory import Directory, boot_id
-from aiscache.store.index import OPEN, SEALED, SUSPECT, Entry, Index, SegmentRow
-from aiscache.store.names import WRITER_BYTE, segment_id_of
-from aiscache.store.reclaim import walk
-from aiscache.store.record import COMMITTED, Record
+from aiscache.store.index import OPEN, SUSPECT, Entry, Index, SegmentRow
+from aiscache.store.names import WRITER_BYTE, has_header, segment_id_of
+from aiscache.store.record import COMMITTED, Record, walk
 from aiscache.store.tiers import Tier
 
 _LOG = logging.getLogger("aiscache")
 
 MAINTENANCE_BYTE = (1 << 61) + 1
 _PATIENCE_S = 60.0
+_SWEEP_S = 5.0  # longer than any sweep of one segment
+_UNREADABLE = (
+    lmdb.InvalidError,
+    lmdb.CorruptedError,
+    lmdb.VersionMismatchError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+)
 
 
 @contextlib.contextmanager
@@ -46,15 +56,15 @@ def maintenance(leases: ByteLocks) -> Iterator[None]:
 def open_index(directory: Directory, *, map_bytes: int) -> tuple[Index, bool]:
     """Return the index, and whether it must be rebuilt from the segments; the caller holds `maintenance`."""
     boot = boot_id()
-    known_boot = directory.boot_file.read_text() if directory.boot_file.exists() else ""
+    known_boot = directory.boot_file.read_text(errors="replace") if directory.boot_file.exists() else ""
     fresh = not (directory.index / "data.mdb").exists()
     stale = not fresh and known_boot != boot
     if stale:
         _LOG.info("the machine was restarted since %s was used: rebuilding its index", directory.path)
         _empty(directory.index)
     try:
-        index = Index(directory.index, map_bytes=map_bytes)
-    except lmdb.Error as error:
+        index = _trusted(directory.index, map_bytes=map_bytes)
+    except _UNREADABLE as error:  # and nothing else: other processes may be using the index that we cannot open
         _LOG.warning("the index of %s cannot be read (%s): rebuilding it from the segments", directory.path, error)
         _empty(directory.index)
         index, stale = Index(directory.index, map_bytes=map_bytes), True
@@ -62,41 +72,100 @@ def open_index(directory: Directory, *, map_bytes: int) -> tuple[Index, bool]:
 
 
 def note_boot(directory: Directory) -> None:
-    """Note that the index is good for as long as the machine runs."""
-    directory.boot_file.write_text(boot_id())
+    """Note that the index is good for as long as the machine runs; the note is whole, or it is the one before."""
+    boot = boot_id()
+    if directory.boot_file.exists() and directory.boot_file.read_text(errors="replace") == boot:
+        return
+    draft = directory.boot_file.with_name("boot.new")
+    draft.write_text(boot)
+    draft.replace(directory.boot_file)
 
 
-def rebuild(index: Index, *, tiers: dict[int, Tier], leases: ByteLocks, suspect: bool) -> int:
-    """Make the index anew from the segments; return the number of objects found. Payloads are not read."""
-    rows: dict[int, SegmentRow] = {}
-    found: dict[bytes, tuple[int, Record]] = {}
+def rebuild(index: Index, *, tiers: dict[int, Tier], leases_path: str) -> int:
+    """Make the index anew from the segments; return the number of objects found. Payloads are not read.
+
+    1. Each segment is leased, through a descriptor of its own, so that nobody sweeps it until this is done.
+    2. All segments are looked through. 3. In one transaction, in which nobody can publish or reserve, those that
+    somebody writes and those that are new are looked through again, and the tables are replaced.
+    """
+    with closing(ByteLocks(leases_path)) as locks:
+        scans = {number: _scan(tier, path) for number, tier, path in _leased(tiers, locks, timeout_s=_SWEEP_S)}
+        with index.write() as transaction:
+            before = index.segments(transaction)
+            for number, tier, path in _leased(tiers, locks, timeout_s=0):
+                written = not locks.is_free(WRITER_BYTE + number)
+                if written or number not in scans:
+                    scans[number] = _scan(tier, path)
+                if written:
+                    known = before.get(number, SegmentRow(tier.number, OPEN, 0))
+                    reserved = max(known.reserved, scans[number].row.reserved)
+                    scans[number].row = SegmentRow(tier.number, OPEN, reserved, scans[number].row.dead)
+                elif not scans[number].readable:
+                    path.unlink(missing_ok=True)  # its first page never reached the disk: nothing can be found in it
+            return _replace(index, transaction, tiers, scans)
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What was found in one segment; not `readable` if it does not begin as a segment does."""
+
+    path: Path
+    row: SegmentRow
+    records: list[Record]
+    readable: bool
+
+
+def _leased(tiers: dict[int, Tier], locks: ByteLocks, *, timeout_s: float) -> Iterator[tuple[int, Tier, Path]]:
     for tier in tiers.values():
         for path in sorted(tier.path.glob("*.seg")):
-            segment_id = segment_id_of(path)
-            if segment_id is None:
-                path.unlink()  # its first page never reached the disk: nothing in it can be found again
-                continue
-            rows[segment_id] = SegmentRow(tier.number, SUSPECT if suspect else SEALED, path.stat().st_blocks * 512)
-            found.update((record.key, (segment_id, record)) for record in good_records(path))
-    with index.write() as transaction:
-        index.drop_all(transaction)
-        for segment_id in index.segments(transaction):
-            index.put_segment(transaction, segment_id, None)
-        for segment_id, row in rows.items():
-            written = not leases.is_free(WRITER_BYTE + segment_id)
-            kept = SegmentRow(row.tier, OPEN, row.reserved) if written else row
-            index.put_segment(transaction, segment_id, kept)
-        for key, (segment_id, record) in found.items():
-            entry = Entry(segment_id, record.payload, record.length, record.checksum, record.digest)
-            index.put_entry(transaction, key, entry)
-    return len(found)
+            number = segment_id_of(path)
+            if number is not None and locks.wait_shared(number, timeout_s=timeout_s):
+                yield number, tier, path
 
 
-def good_records(path: Path) -> Iterator[Record]:
-    """Yield the complete records of a segment whose identity is the one that their key names."""
-    for record in walk(path):
-        if record.state == COMMITTED and key_of_identity(record.identity) == record.key:
-            yield record
+def _scan(tier: Tier, path: Path) -> _Scan:
+    number = segment_id_of(path)
+    try:
+        readable = number is not None and has_header(path, number)
+        records = list(walk(path)) if readable else []
+        size = path.stat().st_blocks * 512
+    except FileNotFoundError:  # removed by force meanwhile
+        readable, records, size = False, [], 0
+    good = [r for r in records if r.state == COMMITTED and key_of_identity(r.identity) == r.key]
+    dead = sum(r.end - r.start for r in records) - sum(r.end - r.start for r in good)
+    return _Scan(path, SegmentRow(tier.number, SUSPECT, size, dead), good, readable)
+
+
+def _replace(index: Index, transaction: Any, tiers: dict[int, Tier], scans: dict[int, _Scan]) -> int:
+    kept = {number: scan for number, scan in scans.items() if scan.path.exists()}
+    index.drop_all(transaction)
+    for number, row in index.segments(transaction).items():
+        if not tiers[row.tier].segment_path(number).exists():
+            index.put_segment(transaction, number, None)
+    dead: dict[int, int] = {}
+    for number, scan in sorted(kept.items()):
+        for record in scan.records:
+            entry = Entry(number, record.payload, record.length, record.checksum, record.digest)
+            older = index.put_entry(transaction, record.key, entry)
+            if older is not None:
+                dead[older.segment] = dead.get(older.segment, 0) + older.length
+    for number, scan in kept.items():
+        row = scan.row
+        row = SegmentRow(row.tier, row.state, row.reserved, row.dead + dead.get(number, 0))
+        index.put_segment(transaction, number, row)
+    index.skip_segment_ids(transaction, max(kept, default=0))
+    return index.count(transaction)
+
+
+def _trusted(path: Path, *, map_bytes: int) -> Index:
+    """Open the index; lmdb.CorruptedError if its file was cut off, where reading a missing page would be a SIGBUS."""
+    index = Index(path, map_bytes=map_bytes)
+    size = (path / "data.mdb").stat().st_size
+    if size < index.used_bytes():
+        used = index.used_bytes()
+        index.close()
+        raise lmdb.CorruptedError(f"its file has {size} of {used} bytes")
+    return index
 
 
 def _empty(path: Path) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import multiprocessing.util
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 from aiscache.errors import CacheDirectoryError
@@ -20,8 +22,9 @@ from aiscache.locks import ByteLocks
 from aiscache.settings import CacheSettings
 from aiscache.store.directory import Directory
 from aiscache.store.store import InUse, Store
-from aiscache.store.tiers import user_memory_directory
+from aiscache.store.tiers import make_private, user_memory_directory
 
+_LOG = logging.getLogger("aiscache")
 _USER_BYTE = 0
 
 
@@ -56,13 +59,7 @@ def acquire(settings: CacheSettings, *, in_use: InUse) -> Store:
         path = settings.path or str(_hold_unnamed().path)
         store = _registry.stores.get(path)
         if store is None:
-            store = Store(
-                Directory(path),
-                capacity_bytes=settings.capacity_bytes,
-                memory_bytes=settings.memory_bytes,
-                verify_reads=settings.verify == "read",
-                in_use=in_use,
-            )
+            store = _open(path, settings, in_use=in_use)
             _registry.stores[path] = store
             _hook_exit()
         _registry.handles[path] = _registry.handles.get(path, 0) + 1
@@ -89,8 +86,14 @@ class UnnamedCache:
         self._locks = self._join()
 
     def leave(self) -> None:
-        """Give the share back; the last one out removes the cache."""
-        if self._locks.try_exclusive(_USER_BYTE):
+        """Give the share back; the last one out removes the cache.
+
+        Two leave at once: who asks for the lock alone while both still share it does not get it, and neither would
+        remove anything. So each gives its share back first: the last one to ask then gets the lock, unless somebody
+        else was faster and removed the file that is locked.
+        """
+        self._locks.unlock(_USER_BYTE)
+        if self._locks.try_exclusive(_USER_BYTE) and self._is_current(self._locks):
             shutil.rmtree(self.path, ignore_errors=True)
             self._lock_path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # somebody joins, or a memory tier is there
@@ -108,13 +111,22 @@ class UnnamedCache:
         locking whether the name still leads to what is locked.
         """
         while True:
-            _make_user_directory(self.path.parent)
-            locks = ByteLocks(str(self._lock_path))
+            try:
+                make_private(self.path.parent)
+                locks = ByteLocks(str(self._lock_path))
+            except FileNotFoundError:  # the last user removes it, just now
+                continue
+            except OSError as error:
+                raise CacheDirectoryError(
+                    f"the unnamed cache needs shared memory in {self.path.parent.parent}: {error.strerror}; name a "
+                    f"directory with Cache(path) or AISCACHE_DIR"
+                ) from error
             if locks.try_exclusive(_USER_BYTE) and self._is_current(locks):
                 shutil.rmtree(self.path, ignore_errors=True)  # left by a crash
             if locks.try_shared(_USER_BYTE) and self._is_current(locks):
                 return locks
             locks.close()
+            time.sleep(0.001)  # somebody removes it, just now
 
     def _is_current(self, locks: ByteLocks) -> bool:
         try:
@@ -123,20 +135,25 @@ class UnnamedCache:
             return False
 
 
-def _make_user_directory(path: Path) -> None:
+def _open(path: str, settings: CacheSettings, *, in_use: InUse) -> Store:
     try:
-        path.mkdir(mode=0o700, exist_ok=True)
-        info = path.lstat()
-    except OSError as error:
-        raise CacheDirectoryError(
-            f"the unnamed cache needs shared memory in {path.parent}: {error.strerror}; name a directory with "
-            f"Cache(path) or AISCACHE_DIR"
-        ) from error
-    if info.st_uid != os.geteuid() or info.st_mode & 0o022 or path.is_symlink():
-        raise CacheDirectoryError(
-            f"{path} is not a directory that only this user can write; name another one with Cache(path) or "
-            f"AISCACHE_DIR"
+        return Store(
+            Directory(path),
+            capacity_bytes=settings.capacity_bytes,
+            memory_bytes=settings.memory_bytes,
+            verify_reads=settings.verify == "read",
+            in_use=in_use,
         )
+    except BaseException:
+        if settings.path is None:
+            _leave_unnamed()
+        raise
+
+
+def _leave_unnamed() -> None:
+    unnamed, _registry.unnamed = _registry.unnamed, None
+    if unnamed is not None:
+        unnamed.leave()
 
 
 def _hold_unnamed() -> UnnamedCache:
@@ -148,19 +165,21 @@ def _hold_unnamed() -> UnnamedCache:
 def _close(path: str) -> None:
     store = _registry.stores.pop(path)
     _registry.handles.pop(path, None)
-    store.close()
-    if _registry.unnamed is not None and path == str(_registry.unnamed.path):
-        unnamed, _registry.unnamed = _registry.unnamed, None
-        unnamed.leave()
+    try:
+        store.close()
+    finally:
+        if _registry.unnamed is not None and path == str(_registry.unnamed.path):
+            _leave_unnamed()
 
 
 def _close_all() -> None:
     with _registry.lock:
         for path in list(_registry.stores):
-            _close(path)
-        if _registry.unnamed is not None:
-            _registry.unnamed.leave()
-            _registry.unnamed = None
+            try:
+                _close(path)
+            except Exception as error:
+                _LOG.warning("cannot close the cache in %s: %s", path, error)
+        _leave_unnamed()
 
 
 def _hook_exit() -> None:

@@ -14,7 +14,7 @@ import contextlib
 import os
 import threading
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from aiscache.errors import CorruptError
 from aiscache.locks import ByteLocks
@@ -24,9 +24,12 @@ from aiscache.view import View
 
 
 class Segment:
-    """One segment mapped for reading; `hits` counts the reads since `idle()` was last asked."""
+    """One segment mapped for reading; `hits` counts the reads since `idle()` was last asked.
 
-    __slots__ = ("_mapping", "_path", "_size", "array", "hits", "segment_id", "suspect", "tier")
+    What is read from a `suspect` one is verified on each read.
+    """
+
+    __slots__ = ("_array", "_mapping", "_path", "_size", "hits", "segment_id", "suspect", "tier")
 
     def __init__(self, path: Path, *, segment_id: int, tier: int, suspect: bool, longest: int) -> None:
         self._path = path
@@ -34,20 +37,27 @@ class Segment:
         if self._size == 0:
             raise CorruptError(f"segment {path} is empty")
         self._mapping = Mapping(path, max(self._size, longest))
-        self.array = self._mapping.array
+        self._array: Any = self._mapping.array
         self.segment_id = segment_id
         self.tier = tier
         self.suspect = suspect
         self.hits = 0
 
-    def view(self, offset: int, length: int) -> View:
-        """Return the bytes of a range as a View. CorruptError if the file does not have them."""
+    def view(self, offset: int, length: int) -> View | None:
+        """Return the bytes of a range, None if the segment was unmapped. CorruptError if the file does not have them.
+
+        1. A reader finds this segment in the table, without a lock. 2. `unmap` runs. 3. The reader comes here.
+        So unmapping takes the array away first, and a reader that got it before keeps the memory mapped by it.
+        """
+        array = self._array
+        if array is None:
+            return None
         end = offset + length
         if end > self._size:
-            self._size = min(self._path.stat().st_size, len(self.array))  # the writer made it longer
+            self._size = min(self._path.stat().st_size, len(array))  # the writer made it longer
             if end > self._size:
                 raise CorruptError(f"{self._path} has {self._size} bytes, bytes {offset} to {end} are asked for")
-        return cast(View, self.array[offset:end])
+        return array[offset:end]  # type: ignore[no-any-return]  # typing each slice would cost 0.1 us
 
     def idle(self) -> bool:
         """Tell whether nothing was read since the last call."""
@@ -56,11 +66,16 @@ class Segment:
 
     def unmap(self) -> bool:
         """Unmap, unless some view of it lives; return whether it is unmapped."""
-        del self.array
+        self._array = None
         released = self._mapping.release()
         if not released:
-            self.array = self._mapping.array
+            self._array = self._mapping.array
         return released
+
+    @property
+    def memory(self) -> object:
+        """What lives as long as the memory is mapped."""
+        return self._mapping.block
 
     def touch(self) -> None:
         """Note the time of use where eviction looks for it: in the file's times."""
@@ -75,9 +90,10 @@ class MappedSegments:
     exclude the process itself.
     """
 
-    def __init__(self, leases: ByteLocks, tiers: dict[int, Tier]) -> None:
+    def __init__(self, leases: ByteLocks, tiers: dict[int, Tier], *, verify_reads: bool = False) -> None:
         self._leases = leases
         self._tiers = tiers
+        self._verify_reads = verify_reads
         self._by_id: dict[int, Segment] = {}
         self.get = self._by_id.get
         self.lock = threading.RLock()
@@ -94,7 +110,10 @@ class MappedSegments:
             segment = self._by_id.get(segment_id)
             if segment is not None:
                 return segment
-            if not self._leases.try_shared(segment_id):
+            try:
+                if not self._leases.try_shared(segment_id):
+                    return None
+            except (OSError, ValueError):  # no locks left, or closed meanwhile
                 return None
             try:
                 place = self._tiers[tier]
@@ -102,7 +121,7 @@ class MappedSegments:
                     place.segment_path(segment_id),
                     segment_id=segment_id,
                     tier=tier,
-                    suspect=suspect,
+                    suspect=suspect or self._verify_reads,
                     longest=place.segment_bytes,
                 )
             except (OSError, CorruptError):
@@ -111,6 +130,12 @@ class MappedSegments:
             segment.touch()
             self._by_id[segment_id] = segment
             return segment
+
+    def view(self, segment_id: int, tier: int, *, offset: int, length: int, suspect: bool = False) -> View | None:
+        """Return bytes of a segment, mapped now if it was not; None if it is gone, CorruptError if they are."""
+        with self.lock:
+            segment = self.map(segment_id, tier, suspect=suspect)
+            return None if segment is None else segment.view(offset, length)
 
     def unmap(self, segment_id: int) -> bool:
         """Unmap a segment and give its lease back, unless a view of it lives."""
@@ -136,8 +161,16 @@ class MappedSegments:
             for segment_id in list(self._by_id):
                 self.unmap(segment_id)
 
-    def forget(self, segment_id: int) -> None:
-        """Drop a segment that was removed by force; views that live keep their mapping."""
+    def close(self) -> list[object]:
+        """Unmap all; return what lives as long as the memory of those segments that views still hold."""
         with self.lock:
-            if self._by_id.pop(segment_id, None) is not None:
-                self._leases.unlock(segment_id)
+            self.unmap_all()
+            held = [segment.memory for segment in self._by_id.values()]
+            self._by_id.clear()
+            return held
+
+    def abandon(self) -> dict[int, object]:
+        """Unmap all in a forked child, where the leases are the parent's; return id and memory of what views hold."""
+        held = {number: segment.memory for number, segment in self._by_id.items() if not segment.unmap()}
+        self._by_id.clear()
+        return held

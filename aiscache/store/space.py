@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import lmdb
+
 from aiscache.locks import ByteLocks
 from aiscache.store.directory import Directory
 from aiscache.store.index import OPEN, SEALED, Index, SegmentRow
@@ -26,6 +28,7 @@ _LOG = logging.getLogger("aiscache")
 
 _LONGEST_EXTENT = 8 << 20
 _SHARE = 64  # a grant takes at most this fraction of what is free
+_MOST_OBJECTS = 256  # and has room for so many objects like the one that asks: what the index grows by is bounded so
 _FULL_PAUSE_S = 2.0  # how long a full tier is not asked again to make room, at least
 _FULL_PAUSE_FACTOR = 20  # and in units of the time that the vain search took: at most 5 % of a process's time
 
@@ -94,10 +97,7 @@ class Space:
     def add_dead(self, segment_id: int, size: int) -> None:
         """Note that bytes of a segment are of no use any more."""
         with self._index.write() as transaction:
-            row = self._index.segment(transaction, segment_id)
-            if row is not None:
-                dead = SegmentRow(row.tier, row.state, row.reserved, row.dead + size)
-                self._index.put_segment(transaction, segment_id, dead)
+            self._index.add_dead(transaction, segment_id, size)
 
     def retire_all(self) -> None:
         """Seal this process's segments, each as soon as its last reservation is settled."""
@@ -105,16 +105,24 @@ class Space:
             for tier in list(self._writers):
                 self._retire(tier)
 
-    def close(self) -> None:
-        """Seal this process's segments; one with reservations still out is left to who opens the cache next."""
+    def close(self) -> list[object]:
+        """Seal this process's segments; return the writers that still have reservations out.
+
+        Their segments stay locked while those live, then they are left to who opens the cache next.
+        """
         with self.lock:
-            for writer in (*self._writers.values(), *self._retired):
-                if writer.pending:
-                    writer.close()
-                else:
-                    self._seal(writer)
+            writers = (*self._writers.values(), *self._retired)
             self._writers.clear()
             self._retired.clear()
+            for writer in writers:
+                try:
+                    if not writer.pending:
+                        self._seal(writer)
+                except (OSError, lmdb.Error) as error:  # who opens the cache next seals it
+                    _LOG.debug("cannot seal %s: %s", writer.path, error)
+                finally:
+                    writer.close()
+            return [writer for writer in writers if writer.pending]
 
     def forget(self, segment_id: int) -> None:
         """Stop writing to a segment that was removed by force."""
@@ -139,26 +147,32 @@ class Space:
 
     def _grow(self, tier: Tier, span: int) -> bool:
         """Give the tier's writer (a new one, if there is none) room for `span` bytes."""
-        position = self._writers[tier.number].position if tier.number in self._writers else SEGMENT_HEADER_BYTES
-        allocated = self._writers[tier.number].allocated if tier.number in self._writers else 0
-        needed = round_to_page(position + span) - allocated
-        if self._grow_by(tier, needed, extra=True):
+        if self._grow_by(tier, span, extra=True):
             return True
         if time.monotonic() < self._full_until.get(tier.number, 0):
             return False
         began = time.monotonic()
-        if self._make_room(tier.number, needed) and self._grow_by(tier, needed, extra=False):
+        if self._make_room(tier.number, self._needed(tier, span)) and self._grow_by(tier, span, extra=False):
             return True
         now = time.monotonic()
         self._full_until[tier.number] = now + max(_FULL_PAUSE_S, _FULL_PAUSE_FACTOR * (now - began))
         return False
 
-    def _grow_by(self, tier: Tier, needed: int, *, extra: bool) -> bool:
+    def _needed(self, tier: Tier, span: int) -> int:
+        """Return how much longer the tier's segment must be for `span` more bytes."""
         writer = self._writers.get(tier.number)
-        granted, segment_id = self._grant(tier, needed, writer=writer, extra=extra)
+        if writer is None:
+            return round_to_page(SEGMENT_HEADER_BYTES + span)
+        return round_to_page(writer.position + span) - writer.allocated
+
+    def _grow_by(self, tier: Tier, span: int, *, extra: bool) -> bool:
+        writer = self._writers.get(tier.number)
+        needed = self._needed(tier, span)
+        most = max(needed, min(_LONGEST_EXTENT, _MOST_OBJECTS * span)) if extra else needed
+        granted, segment_id = self._grant(tier, needed, most=most, writer=writer)
         if not granted and writer is not None and segment_id:  # removed by force under us: go on in a new segment
             self.forget(segment_id)
-            return self._grow_by(tier, SEGMENT_HEADER_BYTES + needed, extra=extra)
+            return self._grow_by(tier, span, extra=extra)
         if not granted:
             return False
         try:
@@ -170,13 +184,15 @@ class Space:
         except OSError as error:  # the file system has less than the capacity says
             self._take_back(segment_id, granted, writer)
             if granted > needed:
-                return self._grow_by(tier, needed, extra=False)
+                return self._grow_by(tier, span, extra=False)
             _LOG.debug("no space in %s: %s", tier.path, error)
             return False
         return True
 
-    def _grant(self, tier: Tier, needed: int, *, writer: SegmentWriter | None, extra: bool) -> tuple[int, int]:
+    def _grant(self, tier: Tier, needed: int, *, most: int, writer: SegmentWriter | None) -> tuple[int, int]:
         """Return the bytes granted (0: none) and the segment they are for, both on record before anything is written.
+
+        It is between `needed` and `most` bytes.
 
         1. A new segment's writer byte is locked inside the transaction that makes its row,
         2. so nobody finds a row in state OPEN without a living writer and takes it for a crashed one's.
@@ -186,8 +202,7 @@ class Space:
             if free < needed:
                 return 0, 0
             room = tier.segment_bytes - (writer.allocated if writer else 0)
-            wish = min(_LONGEST_EXTENT, free // _SHARE, room) & -PAGE if extra else 0
-            granted = max(needed, wish)
+            granted = max(needed, min(most, free // _SHARE, room) & -PAGE)
             if writer is None:
                 segment_id = self._index.next_segment_id(transaction)
                 self._leases.try_exclusive(WRITER_BYTE + segment_id)

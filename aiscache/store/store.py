@@ -9,17 +9,19 @@ One `Store` per process and directory (see `registry`), used by all threads.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import lmdb
 
-from aiscache.errors import CacheClosedError, CorruptError
+from aiscache.errors import CacheClosedError, CacheDirectoryError, CorruptError
 from aiscache.locks import ByteLocks
 from aiscache.stats import Counters
 from aiscache.store.directory import Directory
-from aiscache.store.index import ENTRY, OPEN, SEALED, SUSPECT, Entry, SegmentRow
+from aiscache.store.index import DISK, DOOMED, ENTRY, MEMORY, OPEN, SEALED, SUSPECT, Entry, SegmentRow
 from aiscache.store.reclaim import Drop, Reclaimer, Swept, drop_all, keep_all
 from aiscache.store.record import Record, checksum_of
 from aiscache.store.recovery import maintenance, note_boot, open_index, rebuild
@@ -30,6 +32,8 @@ from aiscache.store.writer import Reservation
 from aiscache.view import View, own_view
 
 _LOG = logging.getLogger("aiscache")
+
+_unpack_entry = ENTRY.unpack
 
 InUse = Callable[[Sequence[Record]], Sequence[bool]]
 
@@ -51,18 +55,15 @@ class Store:
     ) -> None:
         self.directory = directory
         self.in_use = in_use
-        self.verify_reads = verify_reads
         self.closed = False
-        self._leases = ByteLocks(directory.leases)
-        map_bytes = 256 << 20 if capacity_bytes is None else max(256 << 20, capacity_bytes // 8)
-        with maintenance(self._leases):
-            self._index, broken = open_index(directory, map_bytes=map_bytes)
-            self.tiers = make_tiers(directory, self._index, capacity_bytes=capacity_bytes, memory_bytes=memory_bytes)
-            if broken:
-                rebuild(self._index, tiers=self.tiers, leases=self._leases, suspect=True)
-            note_boot(directory)
-        self.counters = Counters(directory.stats)
-        self._mapped = MappedSegments(self._leases, self.tiers)
+        self._complaints: set[str] = set()
+        with ExitStack() as undo:
+            try:
+                self._open_files(undo, capacity_bytes=capacity_bytes, memory_bytes=memory_bytes)
+            except (OSError, lmdb.Error) as error:
+                raise CacheDirectoryError(f"the cache in {directory.path} cannot be opened: {error}") from error
+            undo.pop_all()
+        self._mapped = MappedSegments(self._leases, self.tiers, verify_reads=verify_reads)
         self._space = Space(directory, self._index, tiers=self.tiers, leases=self._leases, make_room=self._make_room)
         self._reclaimer = Reclaimer(
             self._index,
@@ -73,33 +74,69 @@ class Store:
         )
         self._reclaimer.adopt()
 
+    def _open_files(self, undo: ExitStack, *, capacity_bytes: int | None, memory_bytes: int | None) -> None:
+        directory = self.directory
+        self._leases = ByteLocks(directory.leases)
+        undo.callback(self._leases.close)
+        map_bytes = 256 << 20 if capacity_bytes is None else max(256 << 20, capacity_bytes // 8)
+        with maintenance(self._leases):
+            self._index, broken = open_index(directory, map_bytes=map_bytes)
+            undo.callback(self._index.close)
+            self.tiers = make_tiers(directory, self._index, capacity_bytes=capacity_bytes, memory_bytes=memory_bytes)
+            if broken:
+                rebuild(self._index, tiers=self.tiers, leases_path=directory.leases)
+            note_boot(directory)
+        self.counters = Counters(directory.stats)
+
     def segment_path(self, tier: int, segment_id: int) -> Path:
         """Return where a segment's file is."""
         return self.tiers[tier].segment_path(segment_id)
 
     def get(self, key: bytes, digest: int) -> View | None:
-        """Return the object's bytes if this version of it is here; 4 us."""
-        return self.get_many((key,), (digest,))[0]
+        """Return the object's bytes if this version of it is here; 4 us. A local failure is counted, and a miss."""
+        try:
+            value = self._index.value(key)
+        except lmdb.Error as error:
+            self._complain("read the index of", error)
+            return None
+        found = None if value is None else self._resolve(key, value, digest)
+        if found is None:
+            return None
+        tier, view = found
+        self.counters.hit(tier, 1, view.size)
+        return view
 
     def get_many(self, keys: Sequence[bytes], digests: Sequence[int]) -> list[View | None]:
-        """Return for each key what `get` would, in one transaction."""
+        """Return for each key what `get` would, in one transaction; 1.8 us each."""
+        try:
+            values = self._index.values(keys)
+        except lmdb.Error as error:
+            self._complain("read the index of", error)
+            return [None] * len(keys)
         views: list[View | None] = []
         counts, sizes = [0, 0], [0, 0]
-        for key, value, digest in zip(keys, self._values(keys), digests, strict=True):
-            segment, view = (None, None) if value is None else self._resolve(key, value, digest)
+        for key, value, digest in zip(keys, values, digests, strict=True):
+            found = None if value is None else self._resolve(key, value, digest)
+            if found is None:
+                views.append(None)
+                continue
+            tier, view = found
             views.append(view)
-            if segment is not None and view is not None:
-                counts[segment.tier] += 1
-                sizes[segment.tier] += len(view)
-        for tier in (0, 1):
+            counts[tier] += 1
+            sizes[tier] += view.size
+        for tier in (MEMORY, DISK):
             if counts[tier]:
                 self.counters.hit(tier, counts[tier], sizes[tier])
         return views
 
     def contains(self, key: bytes, digest: int) -> bool:
         """Tell whether this version of the object is here, without counting a read."""
-        entry = self._entry(key)
-        return entry is not None and entry.digest == digest
+        try:
+            value = self._index.value(key)
+        except lmdb.Error as error:
+            self._complain("read the index of", error)
+            return False
+        return value is not None and ENTRY.unpack(value)[4] == digest
 
     def reserve(self, *, key: bytes, digest: int, identity: bytes, length: int) -> Reservation | None:
         """Return space for an object, None if there is none: the caller then does without the store."""
@@ -107,8 +144,7 @@ class Store:
         try:
             reservation = self._space.reserve(key=key, digest=digest, identity=identity, length=length)
         except (OSError, lmdb.Error) as error:
-            _LOG.warning("cannot write to the cache in %s: %s", self.directory.path, error)
-            self.counters.add("fallbacks")
+            self._complain("make room in", error)
             return None
         if reservation is None:
             self.counters.add("rejected")
@@ -122,21 +158,23 @@ class Store:
         """
         entries = [Entry(r.writer.segment_id, r.payload, r.length, r.commit(), r.digest) for r in reservations]
         try:
-            dead = self._put_entries(reservations, entries)
-        except lmdb.Error as error:
-            _LOG.warning("cannot write to the index of %s: %s", self.directory.path, error)
-            self.counters.add("fallbacks", len(reservations))
-            dead = {}
+            self._put_entries(reservations, entries)
+        except lmdb.Error as error:  # a full disk, a full index; or closed meanwhile, which is no reason to lose bytes
+            self._complain("write to the index of", error)
         views = [self._published(reservation) for reservation in reservations]
-        for reservation in reservations:
-            self._space.settle(reservation)
-        for segment_id, size in dead.items():
-            self._space.add_dead(segment_id, size)
+        try:
+            for reservation in reservations:
+                self._space.settle(reservation)
+        except (OSError, lmdb.Error) as error:  # the segment stays open, and is sealed by who opens the cache next
+            self._complain("seal a segment of", error)
         return views
 
     def give_up(self, reservation: Reservation) -> None:
         """Take back a reservation that was not published."""
-        self._space.give_up(reservation)
+        try:
+            self._space.give_up(reservation)
+        except (OSError, lmdb.Error) as error:
+            self._complain("take back a reservation in", error)
 
     def remove(self, keys: Iterable[bytes]) -> None:
         """Forget objects; their bytes come free when their segments are swept."""
@@ -156,7 +194,7 @@ class Store:
         total = Swept()
         for segment_id, row in self._reclaimer.rows().items():
             swept = self._reclaimer.sweep(segment_id, row, drop, force=force)
-            total += swept or Swept(skipped=sum(drop(self._reclaimer.live(segment_id, row))))
+            total += Swept(skipped=sum(drop(self._reclaimer.live(segment_id, row)))) if swept is None else swept
         self._count_evicted(total)
         return total
 
@@ -176,16 +214,16 @@ class Store:
 
     def verify(self, progress: Callable[[Record], None] = lambda record: None) -> list[Record]:
         """Check every object's bytes against its checksum; drop and return those that are damaged."""
+        self._check_open()
         bad = []
         for segment_id, row in self._reclaimer.rows().items():
-            damaged = [
-                r for r in self._reclaimer.live(segment_id, row) if not self._intact(segment_id, row, r, progress)
-            ]
-            self.remove(record.key for record in damaged)
+            seen = {r: self._intact(segment_id, row, r, progress) for r in self._reclaimer.live(segment_id, row)}
+            damaged = [record for record, intact in seen.items() if intact is False]
             for record in damaged:
+                self._forget_entry(record.key, segment=segment_id, payload=record.payload)
                 self._space.add_dead(segment_id, record.end - record.start)
             bad += damaged
-            if row.state == SUSPECT:
+            if row.state == SUSPECT and None not in seen.values():
                 self._clear_suspicion(segment_id)
         if bad:
             self.counters.add("checksum_failures", len(bad))
@@ -193,8 +231,9 @@ class Store:
 
     def repair(self) -> int:
         """Rebuild the index from the segments; return the number of objects that it then has."""
+        self._check_open()
         with maintenance(self._leases):
-            return rebuild(self._index, tiers=self.tiers, leases=self._leases, suspect=True)
+            return rebuild(self._index, tiers=self.tiers, leases_path=self.directory.leases)
 
     def usage(self) -> dict[int, tuple[int, int]]:
         """Return bytes reserved and capacity by tier."""
@@ -210,95 +249,133 @@ class Store:
             return self._index.count(transaction)
 
     def close(self) -> None:
-        """Seal what this process wrote and free all it holds; views that live stay valid."""
+        """Seal what this process wrote and free all it holds.
+
+        Views that live stay valid: the locks on their segments go with the last of them, since others may punch holes
+        in what nobody has locked. The same holds for reservations that are out.
+        """
         if self.closed:
             return
         self.closed = True
-        self._space.close()
-        self._mapped.unmap_all()
-        self._close_files()
+        writers = self._space.close()
+        held = self._mapped.close()
+        self.counters.close()
+        self._index.close()
+        self._leases.close_after([*writers, *held])
 
     def before_fork(self) -> None:
-        """Wait until no transaction is open: LMDB cannot be closed in a child in the middle of one."""
+        """Wait until no transaction is open and nothing is being mapped or swept; start none until `after_fork_...`."""
+        self._mapped.lock.acquire()
         self._index.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         self._index.after_fork()
+        self._mapped.lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Let go of what belongs to the parent, without a change to it; this object is then of no more use."""
-        self.closed = True
-        self._close_files()
+        """Let go of what belongs to the parent, without a change to it; this object is then of no more use.
 
-    def _close_files(self) -> None:
+        Views that the child inherited are leased again, in its own name: the parent may end before it.
+        """
+        self.after_fork_in_parent()
+        self.closed = True
+        self._leases.close()
+        held = self._mapped.abandon()
+        with contextlib.suppress(OSError):
+            leases = ByteLocks(self.directory.leases)
+            for segment_id in held:
+                leases.try_shared(segment_id)
+            leases.close_after(held.values())
         self.counters.close()
         self._index.close()
-        self._leases.close()
-
-    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        try:
-            return self._index.values(keys)
-        except lmdb.Error:
-            self._check_open()
-            raise
 
     def _check_open(self) -> None:
         if self.closed:
             raise CacheClosedError(f"the cache in {self.directory.path} was closed")
 
-    def _entry(self, key: bytes) -> Entry | None:
-        with self._index.read() as transaction:
-            return self._index.entry(transaction, key)
+    def _complain(self, what: str, error: Exception) -> None:
+        """Count a local failure, and warn of the first of its kind; CacheClosedError if the store was closed."""
+        if self.closed:
+            raise CacheClosedError(f"the cache in {self.directory.path} was closed") from error
+        self.counters.add("fallbacks")
+        if what not in self._complaints:
+            self._complaints.add(what)
+            _LOG.warning("cannot %s the cache in %s: %s (said once)", what, self.directory.path, error)
 
-    def _resolve(self, key: bytes, value: bytes, digest: int) -> tuple[Segment | None, View | None]:
-        segment_id, payload, length, checksum, found = ENTRY.unpack(value)
+    def _resolve(self, key: bytes, value: bytes, digest: int) -> tuple[int, View] | None:
+        """Return tier and bytes of what a packed entry points to, None if that is another version, or gone."""
+        segment_id, payload, length, checksum, found = _unpack_entry(value)
         if found != digest:
-            return None, None
-        segment = self._mapped.get(segment_id) or self._map(segment_id, key)
-        if segment is None:
-            return None, None
+            return None
+        segment = self._mapped.get(segment_id)
         try:
-            view = segment.view(payload, length)
-        except (CorruptError, OSError) as error:
-            self._drop_damaged(key, str(error))
-            return None, None
-        if (self.verify_reads or segment.suspect) and checksum_of(view.data) != checksum:
-            self._drop_damaged(key, f"object at {payload} of segment {segment_id:x} does not match its checksum")
-            return None, None
+            view = None if segment is None else segment.view(payload, length)
+            while view is None:  # not mapped yet, or unmapped by another thread just now
+                segment = self._map(segment_id, key, value)
+                if segment is None:
+                    return None
+                view = segment.view(payload, length)
+        except (CorruptError, OSError, lmdb.Error) as error:
+            self._give_in(key, value, error)
+            return None
+        assert segment is not None  # noqa: S101  (for the type checker: there is a view of it)
+        if segment.suspect and checksum_of(view.data) != checksum:
+            reason = CorruptError(f"object at {payload} of segment {segment_id:x} does not match its checksum")
+            self._give_in(key, value, reason)
+            return None
         segment.hits += 1
-        return segment, view
+        return segment.tier, view
 
-    def _map(self, segment_id: int, key: bytes) -> Segment | None:
+    def _map(self, segment_id: int, key: bytes, value: bytes) -> Segment | None:
         """Map a segment that an entry pointed to.
 
         1. The lookup gave the entry. 2. Here we lease and map the segment. 3. Between the two, somebody may have swept
-        it. So look again: an entry that still points there was there when we had the lease already.
+        it, or punched out this record when another had replaced it. So look again: an entry that still is the same was
+        there when we had the lease already.
         """
         with self._index.read() as transaction:
             row = self._index.segment(transaction, segment_id)
         segment = None
         if row is not None:
             segment = self._mapped.map(segment_id, row.tier, suspect=row.state == SUSPECT)
-        entry = self._entry(key)
-        if entry is None or entry.segment != segment_id:
+        if self._index.value(key) != value:
             return None
         if row is None or (segment is None and not self.segment_path(row.tier, segment_id).exists()):
-            self.remove([key])  # the file was deleted by hand, or by a power loss
+            self._forget_entry(key, value=value)  # the file was deleted by hand, or by a power loss
         return segment
 
-    def _drop_damaged(self, key: bytes, reason: str) -> None:
-        _LOG.warning("dropped a damaged object from %s: %s", self.directory.path, reason)
+    def _give_in(self, key: bytes, value: bytes, error: Exception) -> None:
+        """Make a miss of a read that failed; an object that is damaged is dropped."""
+        if not isinstance(error, CorruptError):
+            self._complain("read from", error)
+            return
+        _LOG.warning("dropped a damaged object from %s: %s", self.directory.path, error)
         self.counters.add("checksum_failures")
-        self.remove([key])
+        try:
+            self._forget_entry(key, value=value)
+        except lmdb.Error as failure:
+            self._complain("write to the index of", failure)
 
-    def _put_entries(self, reservations: Sequence[Reservation], entries: Sequence[Entry]) -> dict[int, int]:
-        """Write entries; return the bytes that are dead now, by segment."""
+    def _forget_entry(
+        self, key: bytes, *, value: bytes | None = None, segment: int | None = None, payload: int | None = None
+    ) -> None:
+        """Forget an object, unless its entry meanwhile is another one than the one that was looked at."""
+        with self._index.write() as transaction:
+            entry = self._index.entry(transaction, key)
+            if entry is not None and (
+                ENTRY.pack(*entry) == value or (entry.segment, entry.payload) == (segment, payload)
+            ):
+                self._index.delete_entry(transaction, key)
+
+    def _put_entries(self, reservations: Sequence[Reservation], entries: Sequence[Entry]) -> None:
+        """Write entries, and count the bytes that are dead by that."""
         dead: dict[int, int] = {}
         with self._index.write() as transaction:
             rows = {entry.segment: self._index.segment(transaction, entry.segment) for entry in entries}
             for reservation, entry in zip(reservations, entries, strict=True):
-                if rows[entry.segment] is None:
+                row = rows[entry.segment]
+                if row is None or row.state == DOOMED:
                     continue
                 before = self._index.entry(transaction, reservation.key)
                 if before is not None and before.digest == entry.digest:
@@ -307,18 +384,25 @@ class Store:
                     gone = self._index.put_entry(transaction, reservation.key, entry)
                 if gone is not None:
                     dead[gone.segment] = dead.get(gone.segment, 0) + gone.length
-        return dead
+            for segment_id, size in dead.items():
+                self._index.add_dead(transaction, segment_id, size)
 
     def _published(self, reservation: Reservation) -> View:
-        segment_id, tier = reservation.writer.segment_id, reservation.writer.tier
-        segment = self._mapped.get(segment_id) or self._mapped.map(segment_id, tier, suspect=False)
-        if segment is None:  # removed by force meanwhile
-            return own_view(bytes(reservation.buffer))
-        return segment.view(reservation.payload, reservation.length)
+        writer = reservation.writer
+        view = None
+        try:
+            view = self._mapped.view(
+                writer.segment_id, writer.tier, offset=reservation.payload, length=reservation.length
+            )
+        except (CorruptError, OSError) as error:
+            _LOG.debug("cannot map segment %x: %s", writer.segment_id, error)
+        # None: removed by force, or the store was closed meanwhile
+        return own_view(bytes(reservation.buffer)) if view is None else view
 
     def _make_room(self, tier: int, needed: int) -> bool:
         """Free `needed` bytes in a tier: first what is dead, then what nobody uses, longest unused first."""
         self._reclaimer.adopt()
+        self._mapped.trim()
         rows = {number: row for number, row in self._reclaimer.rows().items() if row.tier == tier and row.state != OPEN}
         order = sorted(rows, key=lambda number: _used_at(self.segment_path(tier, number)))
         for drop in (keep_all, self._unused):
@@ -339,12 +423,24 @@ class Store:
     def _unused(self, records: Sequence[Record]) -> Sequence[bool]:
         return [not used for used in self.in_use(records)]
 
-    def _intact(self, segment_id: int, row: SegmentRow, record: Record, progress: Callable[[Record], None]) -> bool:
+    def _intact(
+        self, segment_id: int, row: SegmentRow, record: Record, progress: Callable[[Record], None]
+    ) -> bool | None:
+        """Tell whether a record's bytes are what was written; None if it was removed meanwhile."""
         progress(record)
-        segment = self._mapped.get(segment_id) or self._mapped.map(segment_id, row.tier, suspect=row.state == SUSPECT)
-        if segment is None:
-            return True  # removed since
-        return checksum_of(segment.view(record.payload, record.length).data) == record.checksum
+        try:
+            suspect = row.state == SUSPECT
+            view = self._mapped.view(segment_id, row.tier, offset=record.payload, length=record.length, suspect=suspect)
+        except (CorruptError, OSError):
+            return False
+        if view is None:
+            return None
+        if checksum_of(view.data) == record.checksum:
+            return True
+        value = self._index.value(record.key)
+        entry = None if value is None else Entry._make(ENTRY.unpack(value))
+        moved = entry is None or (entry.segment, entry.payload) != (segment_id, record.payload)
+        return None if moved else False  # swept before it was leased here
 
     def _clear_suspicion(self, segment_id: int) -> None:
         with self._index.write() as transaction:

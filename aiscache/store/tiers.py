@@ -53,8 +53,7 @@ def make_tiers(
         budget = _capacity(index, MEMORY, memory_bytes, default=0)
         path = user_memory_directory() / f"tier-{xxhash.xxh3_64_hexdigest(os.fsencode(directory.path.resolve()))}"
         if budget:
-            _make_private(path.parent)
-            _make_private(path)
+            _make_memory_directory(path)
         tiers[MEMORY] = Tier(MEMORY, path, budget or None)
     elif memory_bytes is not None and capacity_bytes is None:
         capacity_bytes = memory_bytes
@@ -74,10 +73,22 @@ def _capacity(index: Index, tier: int, given: int | None, *, default: int) -> in
     return wanted
 
 
-def _make_private(path: Path) -> None:
+def _make_memory_directory(path: Path) -> None:
+    while True:
+        try:
+            make_private(path.parent)
+            make_private(path)
+        except FileNotFoundError:  # the last user of an unnamed cache removes the parent, just now
+            continue
+        return
+
+
+def make_private(path: Path) -> None:
+    """Make a directory that only this user can write; CacheDirectoryError if what is there is something else."""
     path.mkdir(mode=0o700, exist_ok=True)
     info = path.lstat()
     if info.st_uid != os.geteuid() or info.st_mode & 0o022 or not path.is_dir() or path.is_symlink():
         raise CacheDirectoryError(
-            f"{path} is not a directory that only this user can write; remove it, or use the cache without memory=..."
+            f"{path} is not a directory that only this user can write; remove it, or use a cache with a path on disk "
+            f"and without memory=..."
         )

@@ -80,11 +80,15 @@ class SegmentWriter:
 
     def extend(self, size: int) -> None:
         """Make the file `size` bytes long, a whole number of pages, all of them allocated; OSError if it cannot be."""
-        os.posix_fallocate(self._fd, self.allocated, size - self.allocated)
-        if self.allocated == 0:
-            os.pwrite(self._fd, segment_header(self.segment_id), 0)
         start = self.position & -PAGE
-        window = mmap.mmap(self._fd, size - start, offset=start)
+        try:
+            os.posix_fallocate(self._fd, self.allocated, size - self.allocated)
+            if self.allocated == 0:
+                os.pwrite(self._fd, segment_header(self.segment_id), 0)
+            window = mmap.mmap(self._fd, size - start, offset=start)
+        except OSError:
+            os.ftruncate(self._fd, self.allocated)  # a file system may have allocated a part
+            raise
         self._window = (start, size, memoryview(window))  # an older one lives on in the reservations that use it
         self.allocated = size
 
@@ -113,12 +117,13 @@ class SegmentWriter:
         return True
 
     def finish(self) -> int:
-        """Cut off what was allocated and not used; return the bytes that the file keeps."""
-        size = round_to_page(self.position)
-        if size < self.allocated:
-            os.ftruncate(self._fd, size)
-            self.allocated = size
-        return size
+        """Cut off what was allocated and not used; return the bytes that the file keeps on disk.
+
+        The file ends where the last record does, not at the end of its page: what lies past it is then found out.
+        """
+        os.ftruncate(self._fd, self.position)
+        self.allocated = round_to_page(self.position)
+        return self.allocated
 
     def close(self) -> None:
         """Close the file; reservations that are out keep their memory."""
