@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -30,12 +31,13 @@ Answer = bytes | list
 
 
 class RawServer:
-    def __init__(self, answer: Callable[[Request], Answer]) -> None:
+    def __init__(self, answer: Callable[[Request], Answer], *, tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
+        self._tls = tls
         self.requests: list[Request] = []
         self._stop = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._connections: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -73,6 +75,10 @@ class RawServer:
     def _serve(self, connection: socket.socket) -> None:
         received = b""
         try:
+            if self._tls is not None:
+                plain = connection
+                connection = self._tls.wrap_socket(plain, server_side=True)
+                self._connections[self._connections.index(plain)] = connection
             while True:
                 while b"\r\n\r\n" not in received:
                     data = connection.recv(65536)
