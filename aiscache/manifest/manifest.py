@@ -42,7 +42,7 @@ _open_lock = threading.Lock()
 class Manifest:
     """The objects of a dataset, in its order. Made by `Manifest.open`, `Manifest.of_bytes` or a `ManifestStore`."""
 
-    def __init__(self, data: mmap.mmap | bytes, layout: Layout, *, path: str = "", fd: int = -1) -> None:
+    def __init__(self, data: mmap.mmap | bytes, layout: Layout, *, path: str = "") -> None:
         self._data = data
         self._layout = layout
         self._header = layout.header
@@ -54,9 +54,6 @@ class Manifest:
         self._keys_at = self._header.sections["keys"][0]
         self._sizes_at = self._header.sections["sizes"][0]
         self._sources_at = self._header.sections["sources"][0]
-        if fd >= 0:
-            # The descriptor carries the lock; it goes with the last user of this object.
-            weakref.finalize(self, os.close, fd)
 
     @classmethod
     def open(cls, path: str, *, verify: bool = True) -> Manifest:
@@ -234,36 +231,39 @@ def _reopen(path: str) -> Manifest:
 
 
 def _map(path: str, verify: bool) -> Manifest:
-    """Open, lock, map and check; the lock says to other processes that the file is used."""
+    """Open, lock, map and check.
+
+    Python's mapping keeps a duplicate of the descriptor, and with it the lock: it is held until the manifest and the
+    last view of it are gone.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
         raise ManifestError(f"the listing {path} cannot be opened: {error.strerror}; make the dataset anew") from error
     try:
-        _share(fd)
+        _share(fd, path)
         found = os.fstat(fd)
         if found.st_nlink == 0 or found.st_size == 0:
             raise ManifestError(f"the listing {path} was removed")
-        data = mmap.mmap(fd, found.st_size, access=mmap.ACCESS_READ)
-        layout = decode(data, name=path)
-        if verify:
-            _verify_file(fd, layout, path)
-        return Manifest(data, layout, path=path, fd=fd)
-    except BlockingIOError as error:
+        with contextlib.ExitStack() as undo:
+            data = undo.enter_context(mmap.mmap(fd, found.st_size, access=mmap.ACCESS_READ))
+            layout = decode(data, name=path)
+            if verify:
+                _verify_file(fd, layout, path)
+            manifest = Manifest(data, layout, path=path)
+            undo.pop_all()
+            return manifest
+    finally:
         os.close(fd)
-        raise ManifestError(f"the listing {path} is being removed") from error
-    except BaseException:
-        os.close(fd)
-        raise
 
 
-def _share(fd: int) -> None:
+def _share(fd: int, path: str) -> None:
     """Take the shared lock; others hold the exclusive one for a moment only, to see whether a file is used."""
-    for _ in range(_LOCK_TRIES - 1):
+    for _ in range(_LOCK_TRIES):
         with contextlib.suppress(BlockingIOError):
             return fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         time.sleep(_LOCK_PAUSE_S)
-    return fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    raise ManifestError(f"the listing {path} is being written or removed by another process")
 
 
 def _sections_start(layout: Layout) -> int:

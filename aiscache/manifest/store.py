@@ -101,7 +101,7 @@ class ManifestStore:
             try:
                 return Manifest.open(path)
             except ManifestError as error:
-                _log.warning("%s; listing again", error)
+                _log.warning("%s; listing again", str(error))  # not the error itself: it holds on to frames
                 _remove_unused(path)
         return None
 

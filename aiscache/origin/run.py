@@ -172,7 +172,7 @@ class Run:
         if task.index >= 0:
             self._ended.append(task)
         elif task.error is not None:
-            _log.debug("the cluster map stays as it was: %s", task.error)
+            _log.debug("the cluster map stays as it was: %s", str(task.error))
 
     def _refresh_map(self) -> None:
         if self._navigator.wants_map():
