@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from time import monotonic
 from typing import Any
 
 from aiscache.errors import ObjectNotFoundError, OriginError
@@ -24,15 +23,13 @@ from aiscache.origin.clustermap import ClusterMap
 from aiscache.origin.engine import Engine
 from aiscache.origin.fetched import Fetched, HeapSink, Sink
 from aiscache.origin.listing import Entry, list_pages
-from aiscache.origin.names import BucketName, is_cleaned, object_path, uname
-from aiscache.origin.run import Run, map_task
+from aiscache.origin.names import BucketName, is_cleaned, object_path
+from aiscache.origin.routes import Routes
+from aiscache.origin.run import LEAST_RATE, Run, map_task
 from aiscache.origin.settings import OriginSettings
-from aiscache.origin.task import GET, HEAD, MAP, Task
+from aiscache.origin.task import GET, HEAD, Task
 
 _IDLE_ENGINES = 4
-_REFRESH_S = 2.0  # a cluster map is not asked for more often
-_DISTRUST_S = 10.0  # a node that did not answer is asked through the proxy for so long
-_LEAST_RATE = 4096
 _HEAD_PROPS = "&props=size%2Cversion%2Cchecksum"
 
 _registry: dict[OriginSettings, Origin] = {}
@@ -48,16 +45,14 @@ class Origin:
 
     def __init__(self, settings: OriginSettings) -> None:
         self.settings = settings
-        self._reset()
+        self._routes = Routes()
+        self._disconnect()
 
-    def _reset(self) -> None:
+    def _disconnect(self) -> None:
+        """Begin without connections: when new, and in a forked child, where those of the parent must not be used."""
         self._lock = threading.Lock()
         self._map_lock = threading.Lock()
         self._idle: list[Engine] = []
-        self._map: ClusterMap | None = getattr(self, "_map", None)
-        self._refreshing = False
-        self._refreshed_at = 0.0
-        self._distrusted: dict[str, float] = {}
         self._control: Any = None
 
     @classmethod
@@ -78,8 +73,11 @@ class Origin:
     def for_cluster(cls, uuid: str) -> Origin | None:
         """Return the newest origin of this process known to lead to the cluster; None if none is. No request."""
         with _registry_lock:
-            known = [origin for origin in _registry.values() if origin._map is not None and origin._map.uuid == uuid]
-        return known[-1] if known else None
+            origins = list(_registry.values())
+        for origin in reversed(origins):
+            if origin._routes.map is not None and origin._routes.map.uuid == uuid:
+                return origin
+        return None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Origin.of, (self.settings,)
@@ -101,52 +99,19 @@ class Origin:
 
     def cluster_map(self) -> ClusterMap:
         """Return the cluster map, fetched once; later failures of targets refresh it."""
-        if self._map is None:
+        if self._routes.map is None:
             with self._map_lock:
-                if self._map is None:
+                if self._routes.map is None:
                     self._load_map()
-        assert self._map is not None  # noqa: S101 -- _load_map raises otherwise
-        return self._map
+        assert self._routes.map is not None  # noqa: S101 -- _load_map raises otherwise
+        return self._routes.map
 
     def _load_map(self) -> None:
         with self._engine() as engine:
-            run = Run(engine, self, sink=HeapSink(), in_flight=1)
+            run = Run(engine, self._routes, settings=self.settings, sink=HeapSink(), in_flight=1)
             for task in run.results(iter([map_task(self.settings, index=0)])):
                 if task.error is not None:
                     raise task.error
-
-    def owner(self, task: Task) -> str | None:
-        """Return the target to ask straight; None for the proxy: for an ETL, for the map, and around a silent node."""
-        if self._map is None or task.verb == MAP or task.ref.etl:
-            return None
-        owner = self._map.owner(uname(task.ref))
-        if owner is not None and self._distrusted and self._distrusted.get(owner, 0.0) > monotonic():
-            return None
-        return owner
-
-    def distrust(self, node: str) -> None:
-        """Ask the proxy instead of this node for a while."""
-        self._distrusted[node] = monotonic() + _DISTRUST_S
-
-    def wants_map(self) -> bool:
-        """Whether the caller is to refresh the cluster map: one caller at a time, every two seconds at most."""
-        with self._lock:
-            if self._refreshing or monotonic() - self._refreshed_at < _REFRESH_S:
-                return False
-            self._refreshing = True
-            return True
-
-    def adopt_map(self, body: bytes | None) -> None:
-        """Take a cluster map that was fetched; None: it could not be had, the old one stays."""
-        with self._lock:
-            if self._refreshing:
-                self._refreshing, self._refreshed_at = False, monotonic()
-        if body is None:
-            return
-        fresh = ClusterMap.decode(body)
-        if self._map is None or fresh.targets != self._map.targets:
-            self._distrusted.clear()
-        self._map = fresh
 
     # ---- objects
 
@@ -208,7 +173,7 @@ class Origin:
             return
         refused: list[Task] = []
         with self._engine() as engine:
-            run = Run(engine, self, sink=sink, in_flight=in_flight)
+            run = Run(engine, self._routes, settings=self.settings, sink=sink, in_flight=in_flight)
             yield from run.results(_possible(tasks, refused, self.settings.endpoint))
         yield from refused
 
@@ -216,7 +181,7 @@ class Origin:
         budget_s = self.settings.retry.budget_s(self.settings.attempt_s)
         suffix = _HEAD_PROPS if verb == HEAD else ""
         for index, ref in enumerate(refs):
-            allowed_s = budget_s + max(ref.size, 0) / _LEAST_RATE
+            allowed_s = budget_s + max(ref.size, 0) / LEAST_RATE
             yield Task(verb, object_path(ref) + suffix, index=index, ref=ref, deadline=allowed_s)
 
     # ---- the listing
@@ -285,7 +250,8 @@ def _after_fork() -> None:
     global _registry_lock  # noqa: PLW0603 -- the parent's may be held by a thread that does not exist here
     _registry_lock = threading.Lock()
     for origin in _registry.values():
-        origin._reset()
+        origin._disconnect()
+        origin._routes.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)

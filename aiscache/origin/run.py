@@ -13,55 +13,31 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import count
 from time import monotonic
-from typing import Protocol
 
 from aiscache.errors import OriginError, OriginTimeoutError
+from aiscache.keys import ObjectRef
 from aiscache.origin.decide import AskProxy, Done, Failed, Follow, decide
 from aiscache.origin.engine import Engine
 from aiscache.origin.fetched import Sink
 from aiscache.origin.outcome import Broken, Outcome
+from aiscache.origin.routes import Routes
 from aiscache.origin.settings import OriginSettings
 from aiscache.origin.task import MAP, Task
 from aiscache.origin.wire import Wire
 
 _SWEEP_S = 0.25
-_LEAST_RATE = 4096  # bytes per second: a transfer slower than this, retries included, is stuck
+LEAST_RATE = 4096  # bytes per second: a transfer slower than this, retries included, is stuck
 
 _log = logging.getLogger("aiscache")
-
-
-class Navigator(Protocol):
-    """What a run needs to know of the cluster: who owns what."""
-
-    @property
-    def settings(self) -> OriginSettings:
-        """The origin's settings."""
-        ...
-
-    def owner(self, task: Task) -> str | None:
-        """Return the node to ask straight, None to ask the proxy."""
-        ...
-
-    def distrust(self, node: str) -> None:
-        """Take note that a node does not answer."""
-        ...
-
-    def wants_map(self) -> bool:
-        """Whether the caller is to fetch a new cluster map now; says so to one caller at a time."""
-        ...
-
-    def adopt_map(self, body: bytes | None) -> None:
-        """Take a fetched cluster map, None if it could not be had."""
-        ...
 
 
 class Run:
     """A run of tasks with one engine; `results` is a generator and cleans up when it is closed."""
 
-    def __init__(self, engine: Engine, navigator: Navigator, *, sink: Sink, in_flight: int) -> None:
+    def __init__(self, engine: Engine, routes: Routes, *, settings: OriginSettings, sink: Sink, in_flight: int) -> None:
         self._engine = engine
-        self._navigator = navigator
-        self._settings = navigator.settings
+        self._routes = routes
+        self._settings = settings
         self._sink = sink
         self._in_flight = max(1, in_flight)
         self._active: dict[Wire, list[float]] = {}  # wire -> [progress when last looked at, when it last moved]
@@ -104,7 +80,7 @@ class Run:
             if task is None:
                 return False
             task.deadline += self.now()
-            self._aim(task, self._navigator.owner(task))
+            self._aim(task, self._routes.owner(task))
             self._start(task)
         return more
 
@@ -139,7 +115,7 @@ class Run:
         del self._active[wire]
         self._engine.release(wire)
         if isinstance(outcome, Broken) and (outcome.timed_out or not outcome.connected):
-            self._navigator.distrust(task.node)
+            self._routes.distrust(task.node)
         step = decide(task, outcome, policy=self._settings.retry, endpoint=self._settings.endpoint)
         match step:
             case Done():
@@ -166,7 +142,7 @@ class Run:
     def _close(self, task: Task, body: bytes | None) -> None:
         if task.verb == MAP:
             try:
-                self._navigator.adopt_map(body)
+                self._routes.adopt(body)
             except OriginError as error:
                 task.error = error
         if task.index >= 0:
@@ -175,7 +151,7 @@ class Run:
             _log.debug("the cluster map stays as it was: %s", str(task.error))
 
     def _refresh_map(self) -> None:
-        if self._navigator.wants_map():
+        if self._routes.wants_map():
             task = map_task(self._settings, index=-1)
             task.deadline += self.now()
             self._aim(task, None)
@@ -189,7 +165,7 @@ class Run:
             if progress != seen[0]:
                 seen[:] = [progress, now]
             limit_s = self._settings.read_timeout_s if progress else self._settings.attempt_s
-            rescue_s = wire.received / _LEAST_RATE
+            rescue_s = wire.received / LEAST_RATE
             if now - seen[1] > limit_s:
                 self._end(wire, wire.silent(limit_s))
             elif now > task.deadline + rescue_s:
@@ -211,7 +187,7 @@ class Run:
         """Give back every wire; connections in the middle of a response are closed by libcurl."""
         for wire in list(self._active):
             if wire.task.verb == MAP:
-                self._navigator.adopt_map(None)
+                self._routes.adopt(None)
             self._engine.release(wire)
         self._active.clear()
         self._waiting.clear()
@@ -219,8 +195,6 @@ class Run:
 
 def map_task(settings: OriginSettings, *, index: int) -> Task:
     """Return the request for the cluster map; with index -1 its end is not handed out."""
-    from aiscache.keys import ObjectRef
-
     nothing = ObjectRef(cluster="", provider="ais", bucket="", name="")
     deadline = settings.retry.budget_s(settings.attempt_s)
     return Task(MAP, "/v1/daemon?what=smap", index=index, ref=nothing, deadline=deadline)

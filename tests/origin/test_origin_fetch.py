@@ -16,6 +16,7 @@ from aiscache.devserver import DevCluster
 from aiscache.errors import BucketNotFoundError, EtlNotFoundError, ObjectNotFoundError
 from aiscache.keys import ObjectRef
 from aiscache.origin import BucketName, HeapSink, Origin
+from aiscache.origin.routes import Routes
 
 NAMES = [
     "a/b/c.txt",
@@ -75,7 +76,7 @@ def test_every_name_comes_through_the_proxy_too(
     dev_cluster: DevCluster, origin: Origin, bucket_name: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dev_cluster.put_many(bucket_name, {name: b"body"})
-    monkeypatch.setattr(Origin, "owner", lambda *_: None)
+    monkeypatch.setattr(Routes, "owner", lambda *_: None)
     fetched = origin.fetch_one(
         ObjectRef(cluster=origin.uuid, provider="ais", bucket=bucket_name, name=name), HeapSink()
     )
