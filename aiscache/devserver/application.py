@@ -15,7 +15,7 @@ import msgspec
 
 from aiscache.devserver import counters
 from aiscache.devserver.errors import AisError, describe
-from aiscache.devserver.faults import Fault, FaultTable
+from aiscache.devserver.faults import OBJECT_METHODS, Fault, FaultTable
 from aiscache.devserver.http import Delivery, Request, Response
 from aiscache.devserver.smap import Placement
 
@@ -69,7 +69,7 @@ class NodeApplication:
     def answer(self, request: Request) -> Response | Awaitable[Response]:
         """Count, authorise, strike, handle: the response, at once or later."""
         intra = INTRA in request.headers
-        kind = "OTHER"
+        kind = _guess(request)  # until it is understood, or where it isn't
         fault: Fault | None = None
         try:
             if request.path.startswith("/devserver/"):
@@ -88,7 +88,7 @@ class NodeApplication:
         except Exception as error:  # a defect of the dev server: say so instead of dropping the connection
             response = self._broken(request, error)
         if intra:
-            return response if isinstance(response, Response) else self._settle(request, response, None)
+            return _uncounted(response) if isinstance(response, Response) else response
         if isinstance(response, Response):
             return self._deliver(kind, response, fault)
         self._count(kind)
@@ -105,7 +105,7 @@ class NodeApplication:
         return settled
 
     def _deliver(self, kind: str, response: Response, fault: Fault | None) -> Response:
-        redirected = response.status in (301, 307)
+        redirected = response.uncounted = response.status in (301, 307)  # what a redirect says is no payload
         self._count("REDIRECT" if redirected else kind)
         response.delivery = self._delivery("" if redirected else kind, fault)
         return response
@@ -160,7 +160,7 @@ class NodeApplication:
             raise AisError(404, f"no page {request.path}: there is only /devserver/requests")
         if request.method == "DELETE":
             self.counts = counters.zero()
-        return json_response(self.counts)
+        return _uncounted(json_response(self.counts))
 
     def act_message(self, request: Request) -> tuple[str, Any]:
         """The action and value of a request's JSON body (an `ActMsg`); raises the 400 of a bad one (recorded: 130)."""
@@ -178,6 +178,21 @@ class _ActMsg(msgspec.Struct):
     action: str = ""
     name: str = ""
     value: Any = None
+
+
+def _uncounted(response: Response) -> Response:
+    response.uncounted = True
+    return response
+
+
+def _guess(request: Request) -> str:
+    """The kind of a request by its path and method alone."""
+    path = request.path
+    if path.startswith("/v1/objects/"):
+        return request.method if request.method in OBJECT_METHODS else "OTHER"
+    if path.startswith("/v1/buckets"):
+        return "LIST" if request.method == "GET" else "BUCKET"
+    return "BATCH" if path.startswith("/v1/ml/moss") else "OTHER"
 
 
 def _fail(fault: Fault | None) -> None:

@@ -86,7 +86,7 @@ class Response:
     """An answer: a body of known length, or chunks as they come.
 
     `length` overrides the `Content-Length` of the body at hand (the answer to a HEAD tells the object's size); -1
-    leaves the header out.
+    leaves the header out. The bytes of an `uncounted` answer are not told to `Application.sent`.
     """
 
     status: int
@@ -95,6 +95,7 @@ class Response:
     length: int | None = None
     delivery: Delivery | None = None
     close: bool = False
+    uncounted: bool = False
 
     @classmethod
     def ok(cls) -> Response:
@@ -260,7 +261,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(head)
         else:
             self._transport.writelines((head, body))
-            self._app.sent(len(body))
+            self._sent(response, len(body))
         self._finish(request, response)
 
     async def _send_later(self, request: Request, answer: Response | Awaitable[Response]) -> None:
@@ -283,35 +284,39 @@ class Connection(asyncio.Protocol):
             await self._mishandle(request, response, response.delivery)
         elif isinstance(response.body, bytes):
             self._transport.write(self._head(request, response))
-            await self._write(response.body)
+            await self._write(response, response.body)
         elif isinstance(response.body, FileSlice):
             self._transport.write(self._head(request, response))
-            await self._send_file(response.body)
+            await self._send_file(response, response.body)
         else:
             self._transport.write(self._head(request, response))
             async for chunk in response.body:
                 if not chunk:
                     continue  # an empty chunk would end the body
-                await self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk), overhead=len(b"%x" % len(chunk)) + 4)
+                await self._write(response, b"%x\r\n%b\r\n" % (len(chunk), chunk), overhead=len(b"%x" % len(chunk)) + 4)
             self._transport.write(b"0\r\n\r\n")
 
-    async def _write(self, data: bytes, *, overhead: int = 0) -> None:
+    def _sent(self, response: Response, size: int) -> None:
+        if not response.uncounted:
+            self._app.sent(size)
+
+    async def _write(self, response: Response, data: bytes, *, overhead: int = 0) -> None:
         """Write all of `data` as fast as the client takes it; `overhead` of its bytes are framing."""
         view = memoryview(data)
         for start in range(0, len(view), BUFFER):
             self._transport.write(view[start : start + BUFFER])
             await self._drained()
-        self._app.sent(len(data) - overhead)
+        self._sent(response, len(data) - overhead)
 
     async def _drained(self) -> None:
         await self._writable.wait()
         if self._closing:
             raise ConnectionResetError("the client is gone")
 
-    async def _send_file(self, part: FileSlice) -> None:
+    async def _send_file(self, response: Response, part: FileSlice) -> None:
         with open(part.path, "rb") as file:
             await self._loop.sendfile(self._transport, file, part.start, part.length)
-        self._app.sent(part.length)
+        self._sent(response, part.length)
 
     async def _mishandle(self, request: Request, response: Response, delivery: Delivery) -> None:
         body, framed = await _whole(response)
@@ -326,19 +331,19 @@ class Connection(asyncio.Protocol):
         self._transport.write(self._head(request, response))
         if framed:
             self._transport.write(b"%x\r\n" % announced)
-        await self._drip(body if cut is None else body[:cut], delivery.bytes_per_s)
+        await self._drip(response, body if cut is None else body[:cut], delivery.bytes_per_s)
         if delivery.reset_at is not None:
             self._reset()
         elif framed and cut is None:
             self._transport.write(b"\r\n0\r\n\r\n")
         response.close = response.close or cut is not None or announced != len(body)
 
-    async def _drip(self, body: bytes, bytes_per_s: int | None) -> None:
+    async def _drip(self, response: Response, body: bytes, bytes_per_s: int | None) -> None:
         if bytes_per_s is None:
-            return await self._write(body)
+            return await self._write(response, body)
         step = max(1, int(bytes_per_s * _TICK_S))
         for start in range(0, len(body), step):
-            await self._write(body[start : start + step])
+            await self._write(response, body[start : start + step])
             await asyncio.sleep(step / bytes_per_s)
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from aiscache.devserver.cluster import DevCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from aiscache.devserver.faults import Fault
 
@@ -49,23 +50,25 @@ def serve(
     path = os.path.abspath(directory)
     name = bucket or os.path.basename(path) or "root"
     stop = stop or threading.Event()
-    with DevCluster(targets, serve={name: path}, token=token, delay_s=delay_s, host=host, port=port) as cluster:
+    with contextlib.suppress(KeyboardInterrupt), _terminable(stop), contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(
+            DevCluster(targets, serve={name: path}, token=token, delay_s=delay_s, host=host, port=port)
+        )
         for fault in faults:
             cluster.add_fault(fault)
         if on_ready is not None:
             on_ready(cluster)
-        _wait(stop)
-
-
-def _wait(stop: threading.Event) -> None:
-    """Wait for the event, or for Ctrl-C or SIGTERM where this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
         stop.wait()
+
+
+@contextlib.contextmanager
+def _terminable(stop: threading.Event) -> Iterator[None]:
+    """Let SIGTERM set the event, where this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
     before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
-        stop.wait()
-    except KeyboardInterrupt:
-        pass
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
