@@ -146,8 +146,8 @@ def test_ctrl_c_ends_a_fetch_and_leaves_the_origin_usable(cluster: DevCluster) -
         from aiscache.origin import HeapSink, Origin, OriginSettings
         origin = Origin.of(OriginSettings(endpoint=sys.argv[1]))
         refs = [ObjectRef(cluster=origin.uuid, provider="ais", bucket="b", name=f"o{n}") for n in range(20)]
-        print("ready", flush=True)
         try:
+            print("ready", flush=True)
             list(origin.fetch(refs, HeapSink()))
         except KeyboardInterrupt:
             print("interrupted", flush=True)
