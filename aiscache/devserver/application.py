@@ -16,7 +16,7 @@ import msgspec
 from aiscache.devserver import counters
 from aiscache.devserver.errors import AisError, describe
 from aiscache.devserver.faults import OBJECT_METHODS, Fault, FaultTable
-from aiscache.devserver.http import Delivery, Request, Response
+from aiscache.devserver.messages import Delivery, Request, Response
 from aiscache.devserver.smap import Placement
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from typing import IO, TYPE_CHECKING
 
 from aiscache.devserver.bodies import FileBody
 from aiscache.devserver.errors import AisError, no_object
-from aiscache.devserver.http import Response
+from aiscache.devserver.messages import Response
 from aiscache.devserver.tarstream import END, entry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from aiscache.devserver.buckets import Bucket, Record
-    from aiscache.devserver.http import Request
+    from aiscache.devserver.messages import Request
 
 _ENDINGS = (".tar", ".tgz", ".tar.gz", ".zip")
 
@@ -30,8 +30,11 @@ def is_archive(name: str) -> bool:
     return name.endswith(_ENDINGS)
 
 
-def members(record: Record) -> dict[str, int]:
-    """The sizes of the archive's members by name, in the archive's order; empty for what is no (readable) archive."""
+def members(record: Record) -> dict[str, tuple[int, int]]:
+    """The archive's members by name, in its order: size, and offset in the archive (-1 where it is compressed).
+
+    Empty for what is no (readable) archive. Costs a pass over the archive the first time, then nothing.
+    """
     if record.members is None:
         record.members = _scan(record) if is_archive(record.name) else {}
     return record.members
@@ -46,8 +49,9 @@ def read(record: Record, member: str) -> bytes:
     """
     if not is_archive(record.name):
         raise AisError(400, f'unrecognized or unsupported file format: "{record.name}"')
-    if member not in members(record):
-        raise KeyError(member)
+    size, offset = members(record)[member]
+    if offset >= 0:
+        return record.body.read(offset, offset + size)
     with _open(record) as file:
         if record.name.endswith(".zip"):
             return zipfile.ZipFile(file).read(member)
@@ -107,13 +111,15 @@ def _dot(name: str) -> int:
     return at if at >= 0 else len(name)
 
 
-def _scan(record: Record) -> dict[str, int]:
+def _scan(record: Record) -> dict[str, tuple[int, int]]:
+    plain = record.name.endswith(".tar")
     try:
         with _open(record) as file:
             if record.name.endswith(".zip"):
-                return {info.filename: info.file_size for info in zipfile.ZipFile(file).infolist() if not info.is_dir()}
+                infos = zipfile.ZipFile(file).infolist()
+                return {info.filename: (info.file_size, -1) for info in infos if not info.is_dir()}
             with tarfile.open(fileobj=file, mode="r:*") as tar:
-                return {info.name: info.size for info in tar if info.isfile()}
+                return {info.name: (info.size, info.offset_data if plain else -1) for info in tar if info.isfile()}
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError):
         return {}
 

@@ -21,14 +21,14 @@ import msgspec
 from aiscache.devserver import archive
 from aiscache.devserver.buckets import existing, uname
 from aiscache.devserver.errors import AisError
-from aiscache.devserver.http import Response
+from aiscache.devserver.messages import Response
 from aiscache.devserver.tarstream import END, entry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
     from aiscache.devserver.faults import Fault
-    from aiscache.devserver.http import Request
+    from aiscache.devserver.messages import Request
     from aiscache.devserver.target import TargetApplication
 
 _AHEAD = 32  # entries fetched from other targets while the first of them is awaited

@@ -12,7 +12,7 @@ from aiscache.devserver.bodies import Body, FileBody, parts
 from aiscache.devserver.errors import AisError, no_bucket
 
 if TYPE_CHECKING:
-    from aiscache.devserver.http import Request
+    from aiscache.devserver.messages import Request
 
 _PROVIDERS = {"": "ais", "ais": "ais"}
 _CLOUDS = {
@@ -112,7 +112,7 @@ class Record:
         self.atime_ns = now_ns
         self.created_ns = now_ns
         self.custom: dict[str, str] | None = None
-        self.members: dict[str, int] | None = None
+        self.members: dict[str, tuple[int, int]] | None = None
         self.owned = True
         self._checksum = checksum
 

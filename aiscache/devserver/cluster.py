@@ -8,7 +8,6 @@ import secrets
 import shutil
 import socket
 import tempfile
-import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,8 @@ from aiscache.devserver.config import Config
 from aiscache.devserver.faults import Fault
 from aiscache.devserver.generate import Generated, Spec
 from aiscache.devserver.member import Member
-from aiscache.devserver.smap import MAINTENANCE, ClusterMap, Node, Placement
+from aiscache.devserver.smap import MAINTENANCE
+from aiscache.devserver.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -67,8 +67,8 @@ class DevCluster:
         self._host = host
         self._directory = tempfile.mkdtemp(prefix="devserver-", dir=directory) if directory else ""
         self._members: list[Member] = []  # the targets in order, then the proxy
-        self._stopped: set[int] = set()
         self._closed = False
+        self._pid = os.getpid()
         try:
             self._start(targets, port)
             self.set_delay(delay_s)
@@ -84,11 +84,7 @@ class DevCluster:
             self._members.append(Member(config))
         for member in self._members:
             member.started()
-        told = _reachable(self._host)
-        nodes = [Node(member.id, told, member.port) for member in self._members]
-        proxy = msgspec.structs.replace(nodes.pop(), is_proxy=True)
-        created = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-        self._adopt(ClusterMap(self.uuid, targets + 1, created, proxy, tuple(nodes)))
+        self._topology = Topology(self._members, host=_reachable(self._host), uuid=self.uuid)
 
     def _config(self, number: int, port: int) -> Config:
         folder = ""
@@ -108,8 +104,8 @@ class DevCluster:
 
     def close(self) -> None:
         """Stop all processes. Takes milliseconds; a process that hangs is killed after a few seconds."""
-        if self._closed:
-            return
+        if self._closed or os.getpid() != self._pid:
+            return  # a forked child must not end its parent's cluster
         self._closed = True
         for member in self._members:
             member.hang_up()
@@ -127,12 +123,12 @@ class DevCluster:
     @property
     def endpoint(self) -> str:
         """The proxy's URL."""
-        return self._smap.proxy.url
+        return self._topology.smap.proxy.url
 
     @property
     def targets(self) -> list[str]:
         """The URLs of all targets, in order, also of those that are stopped or removed."""
-        return [node.url for node in self._nodes]
+        return [node.url for node in self._topology.nodes]
 
     @property
     def pids(self) -> list[int]:
@@ -141,10 +137,7 @@ class DevCluster:
 
     def owner(self, bucket: str, name: str) -> int:
         """The number of the target that owns an object, by the present cluster map."""
-        node = Placement(self._smap).owner(buckets.uname(bucket) + name)
-        if node is None:
-            raise LookupError("no active target")
-        return self._number(node)
+        return self._topology.owner(buckets.uname(bucket) + name)
 
     def client(self, **options: Any) -> Client:
         """An official SDK client of this cluster; `options` go to its constructor."""
@@ -176,14 +169,10 @@ class DevCluster:
         """Put objects without a request for each; makes the bucket if need be. Versions grow as with any PUT."""
         self.create_bucket(bucket)
         path = buckets.uname(bucket)
-        placement = Placement(self._smap)
         pending: dict[int, list[tuple[str, bytes]]] = defaultdict(list)
         weight = 0
         for name, data in objects.items() if hasattr(objects, "items") else objects:
-            owner = placement.owner(path + name)
-            if owner is None:
-                raise LookupError("no active target")
-            pending[self._number(owner)].append((name, data))
+            pending[self._topology.owner(path + name)].append((name, data))
             weight += len(data)
             if weight > _BULK:
                 self._put(path, pending)
@@ -292,7 +281,6 @@ class DevCluster:
     def stop_target(self, number: int) -> None:
         """The target is gone: its port refuses connections, yet it stays in the cluster map and keeps its objects."""
         self._members[number].tell("stop")
-        self._stopped.add(number)
 
     def start_target(self, number: int) -> None:
         """A stopped or removed target is back, on the same port, with the objects it had."""
@@ -301,14 +289,11 @@ class DevCluster:
         for path, props in known.items():
             self._members[number].tell("bucket", path=path, props=props)
         self._members[number].tell("start")
-        self._stopped.discard(number)
-        if self._nodes[number].id not in [node.id for node in self._smap.targets]:
-            self._adopt(self._changed([*self._smap.targets, self._nodes[number]]))
+        self._topology.join(number)
 
     def remove_target(self, number: int, *, rebalance: bool = False) -> None:
         """Take the target out of the cluster map. Its objects are missing, silently, unless they are moved first."""
-        rest = [node for node in self._smap.targets if node.id != self._nodes[number].id]
-        self._adopt(self._changed(rest), rebalance=rebalance)
+        self._topology.leave(number, rebalance=rebalance)
 
     def set_maintenance(self, number: int, on: bool, *, rebalance: bool = True) -> None:
         """Put the target in maintenance, or back into service.
@@ -316,42 +301,12 @@ class DevCluster:
         It stays in the map, flagged, and owns nothing. With `rebalance` its objects are copied to their new owners
         first, as AIStore does; the target keeps its copies and serves them to whoever asks it directly, stale ones too.
         """
-        flags = MAINTENANCE if on else 0
-        nodes = [
-            msgspec.structs.replace(node, flags=flags) if node.id == self._nodes[number].id else node
-            for node in self._smap.targets
-        ]
-        self._adopt(self._changed(nodes), rebalance=rebalance)
+        self._topology.flag(number, MAINTENANCE if on else 0, rebalance=rebalance)
 
-    # The cluster map
-
-    def _changed(self, targets: list[Node]) -> ClusterMap:
-        ordered = tuple(sorted(targets, key=lambda node: node.id))
-        return msgspec.structs.replace(self._smap, version=self._smap.version + 1, targets=ordered)
-
-    def _adopt(self, smap: ClusterMap, *, rebalance: bool = False) -> None:
-        if not hasattr(self, "_smap"):
-            self._nodes = smap.targets
-        if rebalance:
-            self._rebalance(Placement(smap))
-        self._smap = smap
-        told = msgspec.to_builtins(smap)
+    def close_idle_connections(self) -> None:
+        """Close clients' idle connections on all nodes, as a server does after some time (AIStore: 30 s)."""
         for member in self._members:
-            member.tell("smap", smap=told)
-
-    def _rebalance(self, placement: Placement) -> None:
-        for path in self._members[-1].tell("buckets"):
-            moves: dict[int, list[Any]] = defaultdict(list)
-            for number in range(len(self._nodes)):
-                for moved in self._members[number].tell("export", path=path):
-                    owner = placement.owner(path + moved[0])
-                    if owner is not None and self._number(owner) != number:
-                        moves[self._number(owner)].append(moved)
-            for number, objects in moves.items():
-                self._members[number].tell("import", path=path, objects=objects)
-
-    def _number(self, node: Node) -> int:
-        return [known.id for known in self._nodes].index(node.id)
+            member.tell("close_idle")
 
     def _tell_targets(self, op: str, **arguments: Any) -> None:
         """Tell all targets at once, and wait for all."""

@@ -52,6 +52,10 @@ class Controls:
         """Take connections again, on the same port."""
         await self._listener.open()
 
+    def op_close_idle(self) -> None:
+        """Close idle connections."""
+        self._listener.close_idle()
+
     # Counts and faults
 
     def op_counts(self) -> dict[str, int]:

@@ -6,7 +6,8 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
-from aiscache.devserver.http import Application, Connection
+from aiscache.devserver.connection import Connection
+from aiscache.devserver.messages import Application
 
 if TYPE_CHECKING:
     from asyncio import AbstractServer
@@ -49,3 +50,8 @@ class Listener:
             self._server = None
         for connection in list(self._connections):
             connection.abort()
+
+    def close_idle(self) -> None:
+        """Close the connections on which nothing is under way; go on listening."""
+        for connection in list(self._connections):
+            connection.close_if_idle()

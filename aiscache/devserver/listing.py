@@ -203,7 +203,7 @@ class _Describer:
         at = name.find("/")
         while (record := self._records.get(name[:at])) is None or name[at + 1 :] not in archive.members(record):
             at = name.find("/", at + 1)
-        return Entry(name, s=archive.members(record)[name[at + 1 :]] if self._size else 0, f=CACHED | MEMBER)
+        return Entry(name, s=archive.members(record)[name[at + 1 :]][0] if self._size else 0, f=CACHED | MEMBER)
 
 
 def _when(time_ns: int, layout: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aiscache.devserver.errors import AisError
 
 if TYPE_CHECKING:
-    from aiscache.devserver.http import Request
+    from aiscache.devserver.messages import Request
 
 _PREFIX = len("/v1/objects/")
 

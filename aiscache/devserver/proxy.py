@@ -17,7 +17,7 @@ from aiscache.devserver import buckets, listing
 from aiscache.devserver.application import INTRA, NodeApplication, Route, json_response
 from aiscache.devserver.errors import AisError, no_bucket
 from aiscache.devserver.faults import Fault
-from aiscache.devserver.http import Request, Response
+from aiscache.devserver.messages import Request, Response
 from aiscache.devserver.objectpath import split_object
 from aiscache.devserver.peers import Peers
 from aiscache.devserver.redirects import redirect

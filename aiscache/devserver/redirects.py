@@ -11,10 +11,10 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode
 
-from aiscache.devserver.http import Response
+from aiscache.devserver.messages import Response
 
 if TYPE_CHECKING:
-    from aiscache.devserver.http import Request
+    from aiscache.devserver.messages import Request
     from aiscache.devserver.smap import Node
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"

@@ -16,8 +16,9 @@ from aiscache.devserver.application import INTRA, NodeApplication, Route, json_r
 from aiscache.devserver.batch import Batch
 from aiscache.devserver.bodies import Body, FileBody, MemoryBody
 from aiscache.devserver.buckets import Bucket, Record, existing, locate
+from aiscache.devserver.connection import BUFFER
 from aiscache.devserver.errors import AisError, no_object
-from aiscache.devserver.http import BUFFER, FileSlice, Request, Response
+from aiscache.devserver.messages import FileSlice, Request, Response
 from aiscache.devserver.objectpath import split_object
 from aiscache.devserver.peers import Peers
 from aiscache.devserver.smap import ClusterMap, Placement

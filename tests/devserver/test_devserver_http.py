@@ -143,3 +143,17 @@ def test_large_put_to_the_proxy_closes_the_connection(dev_cluster: DevCluster, b
     dev_cluster.create_bucket(bucket_name)  # recorded: 012
     answer = ask(dev_cluster.endpoint, "PUT", f"/v1/objects/{bucket_name}/x", bytes(1 << 20))
     assert (answer.status, answer.headers["Connection"]) == (307, "close")
+
+
+def test_idle_connections_can_be_closed(dev_cluster: DevCluster, url: str, paths: dict[str, str]) -> None:
+    dev_cluster.fault("*", "large*", delay_s=0.1)
+    with connect(url) as idle, connect(url) as busy:
+        send(idle, "GET", paths["small"])
+        assert receive(idle).body == b"tiny"
+        send(busy, "GET", paths["large"])
+        while dev_cluster.requests()["GET"] < 2:
+            pass  # the request is still on its way
+        dev_cluster.close_idle_connections()
+        assert idle.recv(1) == b""
+        assert receive(busy).body == DATA
+    assert ask(url, "GET", paths["small"]).body == b"tiny"

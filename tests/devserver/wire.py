@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
@@ -41,10 +42,10 @@ def send(sock: socket.socket, method: str, target: str, body: bytes = b"", **hea
 
 def receive(sock: socket.socket, method: str = "GET") -> Answer:
     """The next response. Raises http.client's errors for a broken one."""
-    response = HTTPResponse(sock, method=method)
-    response.begin()
-    headers = {name.title(): value for name, value in response.getheaders()}
-    return Answer(response.status, headers, response.read())
+    with closing(HTTPResponse(sock, method=method)) as response:
+        response.begin()
+        headers = {name.title(): value for name, value in response.getheaders()}
+        return Answer(response.status, headers, response.read())
 
 
 def ask(url: str, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:

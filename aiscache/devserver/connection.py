@@ -11,129 +11,19 @@ import asyncio
 import contextlib
 import socket
 import struct
-import time
 from collections import deque
-from dataclasses import dataclass, field
-from email.utils import formatdate
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
-from urllib.parse import unquote, unquote_plus
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import httptools
 
+from aiscache.devserver.heads import head
+from aiscache.devserver.messages import Application, Delivery, FileSlice, Request, Response
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import Awaitable
 
 BUFFER = 1 << 18  # bytes: up to this much is sent in one go, larger bodies piece by piece
 _TICK_S = 0.02  # pause between the pieces of a slow drip
-
-
-class Request:
-    """One request, its body complete."""
-
-    __slots__ = ("body", "headers", "keep_alive", "method", "path", "query", "raw_query", "remote", "target")
-
-    def __init__(self, remote: str) -> None:
-        self.method = ""
-        self.target = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
-        self.keep_alive = True
-        self.remote = remote
-        self.path = ""
-        self.raw_query = ""
-        self.query: dict[str, str] = {}
-
-    def parse_target(self) -> None:
-        """Split the request target into path and query, and undo the percent-encoding."""
-        path, _, query = self.target.partition(b"?")
-        text = path.decode("latin-1")
-        self.path = unquote(path.decode("utf-8", "replace")) if b"%" in path or not text.isascii() else text
-        self.raw_query = query.decode("latin-1")
-        for pair in self.raw_query.split("&") if query else ():
-            name, _, value = pair.partition("=")
-            self.query[name] = unquote_plus(value) if "%" in value or "+" in value else value
-
-    def header(self, name: bytes) -> str:
-        """The value of a header (give its name in lower case); empty without it."""
-        return self.headers.get(name, b"").decode("utf-8", "replace")
-
-
-@dataclass(slots=True)
-class FileSlice:
-    """A part of a file, to be sent by the kernel."""
-
-    path: str
-    start: int
-    length: int
-
-
-@dataclass(slots=True)
-class Delivery:
-    """How a response is mishandled on its way out. Fields as in `faults.Fault`."""
-
-    delay_s: float = 0.0
-    truncate_at: int | None = None
-    reset_at: int | None = None
-    flip_byte_at: int | None = None
-    wrong_length: int | None = None
-    bytes_per_s: int | None = None
-    alters_body: bool = False
-
-
-@dataclass(slots=True)
-class Response:
-    """An answer: a body of known length, or chunks as they come.
-
-    `length` overrides the `Content-Length` of the body at hand (the answer to a HEAD tells the object's size); -1
-    leaves the header out. The bytes of an `uncounted` answer are not told to `Application.sent`.
-    """
-
-    status: int
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes | FileSlice | AsyncIterator[bytes] = b""
-    length: int | None = None
-    delivery: Delivery | None = None
-    close: bool = False
-    uncounted: bool = False
-
-    @classmethod
-    def ok(cls) -> Response:
-        """200 with an empty body."""
-        return cls(200)
-
-
-class Application(Protocol):
-    """What answers the requests of a connection."""
-
-    def answer(self, request: Request) -> Response | Awaitable[Response]:
-        """The response, at once or when it is ready. Must not raise."""
-
-    def wants_body(self, request: Request) -> bool:
-        """Whether the request's body is of use; otherwise it is thrown away as it comes."""
-
-    def sent(self, size: int) -> None:
-        """Note that `size` bytes of a response's body were sent."""
-
-
-class _Clock:
-    """The `Date` header, formatted once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._header = ""
-
-    def header(self) -> str:
-        now = int(time.time())
-        if now != self._second:
-            self._second = now
-            self._header = f"Date: {formatdate(now, usegmt=True)}\r\n"
-        return self._header
-
-
-_clock = _Clock()
-_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
-_STATUS[416] = "HTTP/1.1 416 Requested Range Not Satisfiable\r\n"  # Go's phrase, and Python's before 3.13
 
 
 class Connection(asyncio.Protocol):
@@ -149,6 +39,7 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._closing = False
+        self._reading = False  # a request has begun and isn't complete
 
     # The transport's side
 
@@ -196,10 +87,17 @@ class Connection(asyncio.Protocol):
         """Drop the client without a word (a node that is gone)."""
         self._transport.abort()
 
+    def close_if_idle(self) -> None:
+        """Close the connection if nothing is under way on it, as a server does after some time."""
+        if self._busy is None and not self._queue and not self._reading:
+            self._closing = True
+            self._transport.close()
+
     # The parser's side
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        self._reading = True
         self._request = Request(self._remote)
         self._chunks: list[bytes] = []
         self._wanted = False
@@ -236,6 +134,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is complete."""
+        self._reading = False
         if not self._closing and not self._early:
             self._request.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._enqueue(self._request)
@@ -256,11 +155,11 @@ class Connection(asyncio.Protocol):
             self._busy = self._loop.create_task(self._send_later(request, answer))
 
     def _send_now(self, request: Request, response: Response, body: bytes) -> None:
-        head = self._head(request, response)
+        lead = head(request, response)
         if request.method == "HEAD" or not body:
-            self._transport.write(head)
+            self._transport.write(lead)
         else:
-            self._transport.writelines((head, body))
+            self._transport.writelines((lead, body))
             self._sent(response, len(body))
         self._finish(request, response)
 
@@ -279,17 +178,17 @@ class Connection(asyncio.Protocol):
 
     async def _send(self, request: Request, response: Response) -> None:
         if request.method == "HEAD":
-            self._transport.write(self._head(request, response))
+            self._transport.write(head(request, response))
         elif response.delivery is not None and response.delivery.alters_body:
             await self._mishandle(request, response, response.delivery)
         elif isinstance(response.body, bytes):
-            self._transport.write(self._head(request, response))
+            self._transport.write(head(request, response))
             await self._write(response, response.body)
         elif isinstance(response.body, FileSlice):
-            self._transport.write(self._head(request, response))
+            self._transport.write(head(request, response))
             await self._send_file(response, response.body)
         else:
-            self._transport.write(self._head(request, response))
+            self._transport.write(head(request, response))
             async for chunk in response.body:
                 if not chunk:
                     continue  # an empty chunk would end the body
@@ -328,7 +227,7 @@ class Connection(asyncio.Protocol):
         if not framed:
             response.length = announced
         cut = delivery.truncate_at if delivery.truncate_at is not None else delivery.reset_at
-        self._transport.write(self._head(request, response))
+        self._transport.write(head(request, response))
         if framed:
             self._transport.write(b"%x\r\n" % announced)
         await self._drip(response, body if cut is None else body[:cut], delivery.bytes_per_s)
@@ -354,22 +253,6 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._transport.abort()
 
-    def _head(self, request: Request, response: Response) -> bytes:
-        lines = [_STATUS.get(response.status) or f"HTTP/1.1 {response.status} Unknown\r\n"]
-        lines += [f"{name}: {value}\r\n" for name, value in response.headers]
-        length = response.length
-        if length is None:
-            length = _length(response.body)
-        if length is None:
-            lines.append("Transfer-Encoding: chunked\r\n")
-        elif length >= 0:
-            lines.append(f"Content-Length: {length}\r\n")
-        if response.close or not request.keep_alive:
-            lines.append("Connection: close\r\n")
-        lines.append(_clock.header())
-        lines.append("\r\n")
-        return "".join(lines).encode("utf-8", "surrogateescape")
-
     def _finish(self, request: Request, response: Response) -> None:
         if response.close or not request.keep_alive:
             self._closing = True
@@ -378,12 +261,6 @@ class Connection(asyncio.Protocol):
 
 def _is_small(body: object) -> TypeGuard[bytes]:
     return isinstance(body, bytes) and len(body) <= BUFFER
-
-
-def _length(body: bytes | FileSlice | AsyncIterator[bytes]) -> int | None:
-    if isinstance(body, bytes):
-        return len(body)
-    return body.length if isinstance(body, FileSlice) else None
 
 
 async def _whole(response: Response) -> tuple[bytes, bool]:
