@@ -129,6 +129,8 @@ class Reclaimer:
         path = self._tiers[row.tier].segment_path(segment_id)
         live = self.live(segment_id, row)
         dropped = [record for record, out in zip(live, drop(live), strict=True) if out]
+        if live and not dropped and not row.dead:
+            return Swept()
         with self._index.write() as transaction:
             row = self._index.segment(transaction, segment_id)
             if row is None:
@@ -162,7 +164,7 @@ class Reclaimer:
                 return 0
             left = SegmentRow(row.tier, row.state, size) if size else None
             self._index.put_segment(transaction, segment_id, left)
-        return row.reserved - size
+        return max(0, row.reserved - size)
 
     def _live(self, transaction: Any, segment_id: int, path: Path) -> list[Record]:
         try:

@@ -115,7 +115,12 @@ class UnnamedCache:
                 make_private(self.path.parent)
                 locks = ByteLocks(str(self._lock_path))
             except FileNotFoundError:  # the last user removes it, just now
-                continue
+                if self.path.parent.parent.is_dir():
+                    continue
+                raise CacheDirectoryError(
+                    f"the unnamed cache needs shared memory in {self.path.parent.parent}, which is not there; name a "
+                    f"directory with Cache(path) or AISCACHE_DIR"
+                ) from None
             except OSError as error:
                 raise CacheDirectoryError(
                     f"the unnamed cache needs shared memory in {self.path.parent.parent}: {error.strerror}; name a "

@@ -60,9 +60,12 @@ class Segment:
         return array[offset:end]  # type: ignore[no-any-return]  # typing each slice would cost 0.1 us
 
     def idle(self) -> bool:
-        """Tell whether nothing was read since the last call."""
-        hits, self.hits = self.hits, 0
-        return hits == 0
+        """Tell whether nothing was read since the last call; a use is noted in the file's times, for eviction."""
+        if self.hits == 0:
+            return True
+        self.hits = 0
+        self.touch()
+        return False
 
     def unmap(self) -> bool:
         """Unmap, unless some view of it lives; return whether it is unmapped."""
@@ -78,7 +81,7 @@ class Segment:
         return self._mapping.block
 
     def touch(self) -> None:
-        """Note the time of use where eviction looks for it: in the file's times."""
+        """Note that the segment is in use now."""
         with contextlib.suppress(OSError):  # it may have been removed by force
             os.utime(self._path)
 
@@ -143,9 +146,9 @@ class MappedSegments:
             segment = self._by_id.get(segment_id)
             if segment is None:
                 return True
+            segment.idle()  # a use, if there was one, is noted
             if not segment.unmap():
                 return False
-            segment.touch()
             del self._by_id[segment_id]
             self._leases.unlock(segment_id)
             return True

@@ -252,5 +252,5 @@ class Space:
         used = self._index.reserved(transaction, tier.number)
         if tier.path == self._directory.segments:
             # the index goes on growing for what is already reserved: a page for each hundred entries or so
-            used += self._directory.overhead_bytes() + min(256 << 10, capacity // 128)
+            used += self._directory.overhead_bytes() + min(256 << 10, max(32 << 10, capacity // 128))
         return capacity - used

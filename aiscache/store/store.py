@@ -400,9 +400,16 @@ class Store:
         return own_view(bytes(reservation.buffer)) if view is None else view
 
     def _make_room(self, tier: int, needed: int) -> bool:
-        """Free `needed` bytes in a tier: first what is dead, then what nobody uses, longest unused first."""
+        """Free `needed` bytes in a tier; what this process has mapped without a use for it only if it must be."""
         self._reclaimer.adopt()
-        self._mapped.trim()
+        for unmap in (self._mapped.trim, self._mapped.unmap_all):
+            unmap()
+            if self._evict(tier, needed):
+                return True
+        return False
+
+    def _evict(self, tier: int, needed: int) -> bool:
+        """Give back what is dead, then what nobody uses, longest unused first, until `needed` bytes are free."""
         rows = {number: row for number, row in self._reclaimer.rows().items() if row.tier == tier and row.state != OPEN}
         order = sorted(rows, key=lambda number: _used_at(self.segment_path(tier, number)))
         for drop in (keep_all, self._unused):

@@ -123,7 +123,7 @@ class SegmentWriter:
         """
         os.ftruncate(self._fd, self.position)
         self.allocated = round_to_page(self.position)
-        return self.allocated
+        return os.fstat(self._fd).st_blocks * 512
 
     def close(self) -> None:
         """Close the file; reservations that are out keep their memory."""

@@ -1,0 +1,276 @@
+"""A cache that something bad happened to gives right bytes or none, and heals itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from aiscache.store.index import OPEN, SEALED, SUSPECT
+from tests.store.objects import Blob, blobs, disk_usage, opened, segment_files
+from tests.store.peer import Peer
+
+
+def filled(path: Path, *, count: int = 30, size: int = 50_000) -> list[Blob]:
+    many = blobs(count, size=size)
+    with Peer(path, "50MB") as peer:
+        assert all(peer.ask("put", many))
+    return many
+
+
+def states(store: object) -> set[int]:
+    return {row.state for row in store._reclaimer.rows().values()}  # type: ignore[attr-defined]
+
+
+def restart_machine(path: Path) -> None:
+    (path / "boot").write_text("another boot")
+
+
+def flip_payload_byte(path: Path, blob: Blob) -> None:
+    for file in segment_files(path):
+        data = file.read_bytes()
+        at = data.find(blob.data)
+        if at >= 0:
+            with file.open("r+b") as segment:
+                segment.seek(at + blob.size // 2)
+                segment.write(bytes([blob.data[blob.size // 2] ^ 1]))
+            return
+    raise AssertionError(f"{blob} is in no segment")
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage" * 3000, b"\0" * 65536], ids=["empty", "garbage", "zeros"])
+def test_an_unreadable_index_is_rebuilt_with_one_warning(
+    place: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    many = filled(place)
+    (place / "index" / "data.mdb").write_bytes(damage)
+    with caplog.at_level(logging.WARNING), opened(place) as store:
+        assert all(blob.is_right(store) for blob in many)
+    assert len(caplog.records) <= 1
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+def test_an_index_that_was_cut_off_is_rebuilt(place: Path, keep: float) -> None:
+    many = filled(place, count=2000, size=100)
+    data = place / "index" / "data.mdb"
+    os.truncate(data, int(data.stat().st_size * keep) & -4096)
+    with opened(place) as store:
+        assert all(blob.is_right(store) for blob in many)
+
+
+def test_a_deleted_index_is_rebuilt(place: Path) -> None:
+    many = filled(place)
+    shutil.rmtree(place / "index")
+    with opened(place) as store:
+        assert all(blob.is_right(store) for blob in many)
+        assert store.count() == len(many)
+        assert Blob("new").put(store) is not None
+    with Peer(place) as peer:
+        assert all(peer.ask("get", [*many, Blob("new")]))
+
+
+def test_an_index_that_cannot_be_opened_for_another_reason_is_left_alone(disk: Path) -> None:
+    many = filled(disk)
+    before = (disk / "index" / "data.mdb").read_bytes()
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from tests.store.objects import opened\n"
+        "from aiscache.errors import CacheDirectoryError\n"
+        "limit = len(__import__('os').listdir('/proc/self/fd'))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (limit + 1, limit + 1))\n"
+        "try:\n"
+        "    with opened(Path(sys.argv[1])): pass\n"
+        "except CacheDirectoryError as error: print(error)\n"
+    )
+    import subprocess
+    import sys
+
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code, str(disk)], cwd=root, capture_output=True, text=True)
+    assert "cannot be opened" in done.stdout, done.stderr
+    assert (disk / "index" / "data.mdb").read_bytes() == before
+    with opened(disk) as store:
+        assert all(blob.is_right(store) for blob in many)
+
+
+def test_after_a_restart_of_the_machine_all_is_found_and_verified_when_read(place: Path) -> None:
+    many = filled(place)
+    restart_machine(place)
+    flip_payload_byte(place, many[3])
+    with opened(place) as store:
+        assert states(store) == {SUSPECT}
+        assert [blob.is_right(store) for blob in many] == [True] * 3 + [False] + [True] * 26
+        assert store.counters.process().checksum_failures == 1
+        assert not store.contains(many[3].key, many[3].digest)
+        assert store.verify() == []
+        assert states(store) == {SEALED}
+        assert store.count() == 29
+
+
+def test_the_restart_is_noticed_once(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    filled(disk)
+    restart_machine(disk)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            with opened(disk):
+                pass
+    assert len([record for record in caplog.records if "restarted" in record.message]) == 1
+
+
+def test_verify_drops_what_is_damaged(place: Path) -> None:
+    many = filled(place)
+    flip_payload_byte(place, many[5])
+    flip_payload_byte(place, many[20])
+    with opened(place) as store:
+        assert sorted(record.ref.name for record in store.verify()) == ["o00005", "o00020"]
+        assert store.count() == 28
+        assert store.counters.process().checksum_failures == 2
+        assert all(blob.is_right(store) == (number not in (5, 20)) for number, blob in enumerate(many))
+        before = disk_usage(place)
+        store.sweep(lambda records: [False] * len(records))
+        assert disk_usage(place) < before - 80_000
+
+
+def test_verifying_on_each_read_finds_it_without_a_restart(disk: Path) -> None:
+    many = filled(disk)
+    flip_payload_byte(disk, many[5])
+    with opened(disk, verify="read") as store:
+        assert [number for number, blob in enumerate(many) if not blob.is_right(store)] == [5]
+
+
+@pytest.mark.parametrize("lost", [1, 64, 4096, 30_000, 200_000])
+@pytest.mark.parametrize("how", ["cut", "zeroed"])
+def test_a_torn_tail_never_gives_wrong_bytes(disk: Path, lost: int, how: str) -> None:
+    many = filled(disk)
+    file = segment_files(disk)[-1]
+    size = file.stat().st_size
+    os.truncate(file, max(0, size - lost))
+    if how == "zeroed":
+        os.truncate(file, size)
+    shutil.rmtree(disk / "index")
+    with opened(disk) as store:
+        right = [blob.is_right(store) for blob in many]
+        assert all(right[: (30 * 50_000 - max(lost, 50_000) - 300_000) // 50_000])
+        assert all(blob.offer(store) for blob in many)
+        assert all(blob.is_right(store) for blob in many)
+        assert store.verify() == []
+
+
+@pytest.mark.parametrize("offset", [0, 3, 8, 64, 70, 100, 127, 128])
+def test_a_damaged_header_hides_records_but_never_gives_wrong_bytes(disk: Path, offset: int) -> None:
+    many = filled(disk)
+    with segment_files(disk)[0].open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ 0x10]))
+    with opened(disk) as store:
+        store.sweep(lambda records: [record.ref.name > "o00025" for record in records])
+        for blob in many:
+            blob.is_right(store)
+        store.repair()
+        for blob in many:
+            blob.is_right(store)
+        store.sweep(lambda records: [record.ref.name < "o00003" for record in records])
+        assert all(blob.offer(store) for blob in many)
+        assert all(blob.is_right(store) for blob in many)
+
+
+def test_files_that_are_not_ours_are_left_alone(disk: Path) -> None:
+    filled(disk)
+    theirs = [disk / "notes.txt", disk / "segments" / "holiday.seg", disk / "segments" / "deadbeef.seg"]
+    for path in theirs:
+        path.write_text("mine")
+    shutil.rmtree(disk / "index")
+    with opened(disk) as store:
+        store.repair()
+        store.clear()
+    assert [path.read_text() for path in theirs] == ["mine"] * 3
+
+
+def test_a_segment_deleted_by_hand_is_a_miss(place: Path) -> None:
+    many = filled(place)
+    for file in segment_files(place):
+        file.unlink()
+    with opened(place) as store:
+        assert not any(blob.is_right(store) for blob in many)
+        assert store.count() == 0
+        assert all(blob.offer(store) for blob in many)
+
+
+def test_a_segment_cut_off_by_hand_is_a_miss(place: Path) -> None:
+    many = filled(place)
+    for file in segment_files(place):
+        os.truncate(file, 4096)
+    with opened(place) as store:
+        assert not any(blob.is_right(store) for blob in many)
+        assert store.counters.process().checksum_failures == len(many)
+        assert all(blob.offer(store) for blob in many)
+        assert all(blob.is_right(store) for blob in many)
+
+
+def test_repair_beside_a_writer_loses_neither_its_segment_nor_its_objects(place: Path) -> None:
+    many = blobs(60, size=50_000)
+    with opened(place, "50MB") as store, Peer(place) as peer:
+        peer.ask("put", many[:15])
+        assert peer.ask("reserve", many[15])
+        for blob in many[30:40]:
+            blob.put(store)
+        mine = many[40].filled(store)
+        assert store.repair() == 25
+        assert peer.ask("repair") == 25
+        assert states(store) == {OPEN}
+        peer.ask("publish", many[15])
+        store.publish([mine])
+        peer.ask("put", many[16:30])
+        for blob in many[41:]:
+            blob.put(store)
+        assert all(blob.is_right(store) for blob in many)
+        assert all(peer.ask("get", many))
+        peer.ask("close")
+        store.sweep(lambda records: [False] * len(records))
+        reserved = sum(used for used, _ in store.usage().values())
+        assert reserved == sum(file.stat().st_blocks * 512 for file in segment_files(place))
+
+
+def test_what_was_evicted_may_come_back_by_repair_but_right(disk: Path) -> None:
+    many = blobs(20, size=10_000)
+    with opened(disk, "50MB") as store:
+        views = [blob.put(store) for blob in many]
+        store.remove([blob.key for blob in many[:10]])
+        del views
+        store.repair()
+        assert all(blob.is_right(store) for blob in many[10:])
+        for blob in many[:10]:
+            blob.is_right(store)
+
+
+def test_an_id_is_not_used_again_after_the_index_was_lost(disk: Path) -> None:
+    filled(disk)
+    before = {file.name for file in segment_files(disk)}
+    shutil.rmtree(disk / "index")
+    with opened(disk) as store:
+        Blob("new").put(store)
+        new = {file.name for file in segment_files(disk)} - before
+        assert min(new) > max(before)
+
+
+def test_a_full_index_makes_publishing_fall_back(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aiscache.store import store as module
+
+    real = module.open_index
+    monkeypatch.setattr(module, "open_index", lambda directory, map_bytes: real(directory, map_bytes=128 << 10))
+    with opened(disk, "50MB") as store:
+        many = blobs(3000, size=10)
+        for blob in many:
+            reservation = blob.reserve(store)
+            if reservation is not None:
+                reservation.buffer[:] = blob.data
+                assert bytes(store.publish([reservation])[0]) == blob.data
+        right = sum(blob.is_right(store) for blob in many)
+        assert 100 < right < 3000
+        assert store.counters.process().fallbacks > 0
