@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from aiscache.keys import ObjectRef
 from aiscache.manifest.draft import Draft
 from aiscache.manifest.layout import Source
-from aiscache.manifest.sources import Selection, bucket_name, identity, selections
+from aiscache.manifest.sources import Selection, identity, selections
 from aiscache.origin import BucketName, Entry, Origin
 
 _PROPS = "name,size,checksum,version"
@@ -65,11 +65,11 @@ class Listing:
         draft = Draft(etl=self.etl)
         for selection, origin in zip(self.selections, self.origins, strict=True):
             if selection.bucket is None:
-                _list_other(draft, selection, origin)
+                _list_other(draft, selection, origin=origin)
             elif selection.is_group:
-                _list_group(draft, selection, origin, selection.bucket)
+                _list_group(draft, selection, origin=origin, bucket=selection.bucket)
             else:
-                _list_bucket(draft, selection, origin, selection.bucket)
+                _list_bucket(draft, selection, origin=origin, bucket=selection.bucket)
         return draft
 
 
@@ -77,14 +77,14 @@ def _source(origin: Lister, bucket: BucketName) -> Source:
     return Source(origin.uuid, origin.endpoint, bucket.provider, bucket.namespace, bucket.name)
 
 
-def _list_bucket(draft: Draft, selection: Selection, origin: Lister, bucket: BucketName) -> None:
+def _list_bucket(draft: Draft, selection: Selection, *, origin: Lister, bucket: BucketName) -> None:
     draft.begin(_source(origin, bucket))
     for page in origin.list_pages(bucket, selection.prefix):
         names, sizes, checksums, versions = ([get(entry) for entry in page] for get in _COLUMNS)
         draft.extend(names, sizes=sizes, checksums=checksums, versions=versions)
 
 
-def _list_group(draft: Draft, selection: Selection, origin: Lister, bucket: BucketName) -> None:
+def _list_group(draft: Draft, selection: Selection, *, origin: Lister, bucket: BucketName) -> None:
     """An object group has no listing: one HEAD per name, many at a time."""
     source = _source(origin, bucket)
     draft.begin(source)
@@ -110,7 +110,7 @@ def _refs(source: Source, names: Iterable[str]) -> Iterator[ObjectRef]:
         )
 
 
-def _list_other(draft: Draft, selection: Selection, origin: Lister) -> None:
+def _list_other(draft: Draft, selection: Selection, *, origin: Lister) -> None:
     """A source of the user's own: what it yields, object by object."""
     for item in selection.source.list_all_objects_iter(prefix=selection.prefix, props=_PROPS):
         provider = getattr(item.bucket_provider, "value", item.bucket_provider)
@@ -127,6 +127,3 @@ def _list_other(draft: Draft, selection: Selection, origin: Lister) -> None:
             checksums=[(props.checksum_value or "") if props is not None else ""],
             versions=[str(props.obj_version or "") if props is not None else ""],
         )
-
-
-__all__ = ["Lister", "Listing", "bucket_name"]

@@ -29,6 +29,7 @@ _LOCKS = "listings"
 _TEMPORARY = ".writing-"
 _STALE_S = 30 * 86_400  # a manifest that nobody uses and nobody lists any more is removed after this time
 _LOCK_BITS = 62
+_NEVER_NS = 1 << 63
 
 _log = logging.getLogger("aiscache")
 
@@ -56,22 +57,23 @@ class ManifestStore:
         in this process only then; errors of `build` are the caller's.
         """
         asked_ns = time.time_ns()
-        if max_age_s > 0 and (found := self._newest(identity, asked_ns - int(max_age_s * 1e9))):
+        since_ns = asked_ns - int(max(max_age_s, 0.0) * 1e9)
+        if max_age_s > 0 and (found := self._newest(identity, since_ns=since_ns)) is not None:
             return found
-        with self._turn(identity, wait_s):
-            if found := self._newest(identity, asked_ns - int(max(max_age_s, 0.0) * 1e9)):
+        with self._turn(identity, wait_s=wait_s):
+            if (found := self._newest(identity, since_ns=since_ns)) is not None:
                 return found
-            before = self._newest(identity, 0)
+            before = len(self._newest(identity) or ())  # not held on to: its file may go when the new one is there
             started_ns = time.time_ns()
             draft = build()
-            if before is not None and len(draft) < len(before):
-                _shrunk(len(before), len(draft), draft, on_shrink)
-            return self._keep(identity, draft.parts(), started_ns)
+            if len(draft) < before:
+                _shrunk(draft, before=before, on_shrink=on_shrink)
+            return self._keep(identity, draft.parts(), started_ns=started_ns)
 
     # ---- taking turns
 
     @contextlib.contextmanager
-    def _turn(self, identity: str, wait_s: float) -> Iterator[None]:
+    def _turn(self, identity: str, *, wait_s: float) -> Iterator[None]:
         """Be the only one to list this identity; past `wait_s`, or without a directory, go on anyhow."""
         locks: ByteLocks | None = None
         offset = int(identity or "0", 16) % (1 << _LOCK_BITS)
@@ -92,11 +94,13 @@ class ManifestStore:
 
     # ---- files
 
-    def _newest(self, identity: str, since_ns: int) -> Manifest | None:
+    def _newest(self, identity: str, *, since_ns: int = 0) -> Manifest | None:
         """Return the stored manifest whose listing began last, if that is not before `since_ns`."""
-        stored = (
-            [(began_ns, path) for began_ns, path in self._stored(identity) if began_ns >= since_ns] if identity else []
-        )
+        if not identity:
+            return None
+        # A time to come is that of a clock that was set back since: such a manifest may be of any age.
+        until_ns = time.time_ns() if since_ns else _NEVER_NS
+        stored = [(began_ns, path) for began_ns, path in self._stored(identity) if since_ns <= began_ns <= until_ns]
         for _, path in sorted(stored, reverse=True):
             try:
                 return Manifest.open(path)
@@ -114,13 +118,13 @@ class ManifestStore:
                         found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.path))
         return found
 
-    def _keep(self, identity: str, parts: Sequence[bytes | bytearray | memoryview], started_ns: int) -> Manifest:
+    def _keep(self, identity: str, parts: Sequence[bytes | bytearray | memoryview], *, started_ns: int) -> Manifest:
         """Store and open; what cannot be stored is kept in the heap."""
         content = content_hash(parts)
         name = f"{identity or content}-{content}{SUFFIX}"
         try:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
-            manifest = self._write(name, parts, started_ns)
+            manifest = self._write(name, parts, started_ns=started_ns)
         except (OSError, ManifestError) as error:
             warnings.warn(
                 f"the listing cannot be kept in {self.directory} ({error}); each process of this dataset holds its own",
@@ -131,7 +135,7 @@ class ManifestStore:
         self._tidy(identity, manifest.path)
         return manifest
 
-    def _write(self, name: str, parts: Sequence[bytes | bytearray | memoryview], started_ns: int) -> Manifest:
+    def _write(self, name: str, parts: Sequence[bytes | bytearray | memoryview], *, started_ns: int) -> Manifest:
         path = os.path.join(self.directory, name)
         times = (time.time_ns(), started_ns)
         with contextlib.suppress(OSError, ManifestError):
@@ -203,7 +207,8 @@ def _remove_unused(path: str) -> None:
             os.close(fd)
 
 
-def _shrunk(before: int, now: int, draft: Draft, on_shrink: str) -> None:
+def _shrunk(draft: Draft, *, before: int, on_shrink: str) -> None:
+    now = len(draft)
     buckets = ", ".join(f"{source.provider}://{source.bucket}" for source in draft.sources)
     text = (
         f"the listing of {buckets} has {now:,} objects, it had {before:,} before; if none were deleted, a target of "

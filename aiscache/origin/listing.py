@@ -40,7 +40,7 @@ def list_pages(client: Any, bucket: BucketName, *, prefix: str = "", endpoint: s
     """Yield the pages of a listing in the cluster's order; OriginError and its kin on failure."""
     uuid = token = ""
     while True:
-        page = _page(client, bucket, _message(prefix, uuid, token), endpoint)
+        page = _page(client, bucket, message=_message(prefix, uuid=uuid, token=token), endpoint=endpoint)
         if page.Entries:
             yield page.Entries
         if not page.ContinuationToken:
@@ -50,7 +50,7 @@ def list_pages(client: Any, bucket: BucketName, *, prefix: str = "", endpoint: s
         uuid, token = page.UUID, page.ContinuationToken
 
 
-def _message(prefix: str, uuid: str, token: str) -> dict[str, Any]:
+def _message(prefix: str, *, uuid: str, token: str) -> dict[str, Any]:
     value = {
         "prefix": prefix,
         "pagesize": 0,
@@ -63,7 +63,7 @@ def _message(prefix: str, uuid: str, token: str) -> dict[str, Any]:
     return {"action": "list", "name": "", "value": value}
 
 
-def _page(client: Any, bucket: BucketName, message: dict[str, Any], endpoint: str) -> _Page:
+def _page(client: Any, bucket: BucketName, *, message: dict[str, Any], endpoint: str) -> _Page:
     params = {"provider": bucket.provider}
     if bucket.namespace:
         params["namespace"] = bucket.namespace

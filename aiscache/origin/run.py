@@ -12,11 +12,11 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from itertools import count
-from time import monotonic
+from time import monotonic, sleep
 
 from aiscache.errors import OriginError, OriginTimeoutError
 from aiscache.keys import ObjectRef
-from aiscache.origin.decide import AskProxy, Done, Failed, Follow, decide
+from aiscache.origin.decide import AskProxy, Done, Failed, Follow, Judge
 from aiscache.origin.engine import Engine
 from aiscache.origin.fetched import Sink
 from aiscache.origin.outcome import Broken, Outcome
@@ -38,6 +38,7 @@ class Run:
         self._engine = engine
         self._routes = routes
         self._settings = settings
+        self._judge = Judge(settings.retry, settings.endpoint)
         self._sink = sink
         self._in_flight = max(1, in_flight)
         self._active: dict[Wire, list[float]] = {}  # wire -> [progress when last looked at, when it last moved]
@@ -106,7 +107,11 @@ class Run:
             self._sweep(now)
         if not ended:
             due_s = self._waiting[0][0] - now if self._waiting else _SWEEP_S
-            self._engine.wait(max(0.0, min(due_s, self._next_sweep - now, _SWEEP_S)))
+            timeout_s = max(0.0, min(due_s, self._next_sweep - now, _SWEEP_S))
+            if self._active:
+                self._engine.wait(timeout_s)
+            else:
+                sleep(timeout_s)  # libcurl has nothing to wait for
 
     def _end(self, wire: Wire, outcome: Outcome) -> None:
         """Take a wire from its task and do with the task what the outcome asks for."""
@@ -116,8 +121,7 @@ class Run:
         self._engine.release(wire)
         if isinstance(outcome, Broken) and (outcome.timed_out or not outcome.connected):
             self._routes.distrust(task.node)
-        step = decide(task, outcome, policy=self._settings.retry, endpoint=self._settings.endpoint)
-        match step:
+        match self._judge.decide(task, outcome):
             case Done():
                 self._close(task, body)
             case Failed(error):

@@ -70,6 +70,24 @@ def test_each_call_lists_unless_an_age_is_allowed(store: ManifestStore, draft: M
     assert build.calls == 4
 
 
+def test_an_empty_listing_and_a_clock_that_was_set_back(store: ManifestStore, draft: MakeDraft) -> None:
+    build = Builder(draft, 0)
+    empty = store.load_or_build(ID, build)
+    assert len(empty) == 0
+    assert list(empty) == []
+    assert store.load_or_build(ID, build, max_age_s=60) is empty
+    assert build.calls == 1
+    os.utime(empty.path, (time.time(), time.time() + 1000))
+    store.load_or_build(ID, build, max_age_s=60)
+    assert build.calls == 2
+
+
+def test_replacing_removes_what_was_there(store: ManifestStore, draft: MakeDraft) -> None:
+    store.load_or_build(ID, lambda: draft(10))
+    store.load_or_build(ID, lambda: draft(11))
+    assert len(manifests(store)) == 1
+
+
 def test_a_newer_listing_removes_older_ones_that_nobody_has_open(store: ManifestStore, draft: MakeDraft) -> None:
     first = store.load_or_build(ID, lambda: draft(10))
     other = store.load_or_build(OTHER, lambda: draft(10))
