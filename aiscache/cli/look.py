@@ -1,0 +1,202 @@
+"""Looking at a cache without opening it: nothing is made, sealed, repaired or counted.
+
+A program that opens a cache becomes one of its users: it takes a slot for its counters, seals what dead writers left,
+and keeps the unnamed cache alive. Who only wants to tell what is there reads the files.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import threading
+from pathlib import Path
+from struct import Struct
+from typing import NamedTuple
+
+import lmdb
+
+from aiscache.cli.choice import Choice
+from aiscache.errors import CacheDirectoryError
+from aiscache.stats import CacheStats, Counters
+from aiscache.store.directory import FORMAT, boot_id, file_system_of
+from aiscache.store.index import DISK, MEMORY, Index
+
+_FLOCK = Struct("hhqqi4x")  # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid
+TIER_NAMES = {MEMORY: "memory", DISK: "disk"}
+
+
+class Tier(NamedTuple):
+    """How full a tier is; bytes as the index has them reserved."""
+
+    name: str
+    used_bytes: int
+    capacity_bytes: int
+    segments: int
+
+
+class Look(NamedTuple):
+    """What is in a cache directory. `trusted` is False where the index is to be made anew by the next user."""
+
+    file_system: str
+    objects: int
+    tiers: list[Tier]
+    index_bytes: int
+    counters: CacheStats
+    trusted: bool
+
+
+class _ReadOnlyIndex(Index):
+    """The index as it is, without a right to change it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reading = threading.Lock()
+        self._writing = threading.RLock()
+        # max_readers as in Index: the first opener decides for those who come while it has the index open
+        self._env = lmdb.open(str(path), readonly=True, create=False, max_dbs=3, max_readers=4096, readahead=False)
+        try:
+            self.entries, self._segments, self._meta = (
+                self._env.open_db(name, create=False) for name in (b"entries", b"segments", b"meta")
+            )
+        except lmdb.Error:
+            self._env.close()
+            raise
+
+
+class _ReadOnlyCounters(Counters):
+    """The counters of all processes, without a slot for this one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+
+
+def look_at(choice: Choice) -> Look | None:
+    """Return what is in a cache, None if it is the unnamed one and nobody uses it.
+
+    Raises CacheDirectoryError if a named directory is not there or is not a cache of this user.
+    """
+    if not choice.named and not unnamed_in_use(choice.path):
+        return None
+    try:
+        check(choice.path)
+        return _look(choice.path)
+    except FileNotFoundError:
+        if choice.named:
+            raise
+        return None  # its last user left meanwhile
+    except CacheDirectoryError:
+        if choice.named or choice.path.exists():
+            raise
+        return None
+
+
+def check(path: Path) -> None:
+    """Raise CacheDirectoryError if `path` is not a cache directory that this user may read."""
+    try:
+        if not path.is_dir():
+            what = "is not a directory" if path.exists() else "does not exist"
+            raise CacheDirectoryError(f"there is no cache in {path}: it {what}")
+        found = (path / "format").read_text()
+    except FileNotFoundError:
+        raise CacheDirectoryError(f"{path} is not a cache of aiscache: it has no file 'format'") from None
+    except OSError as error:
+        raise CacheDirectoryError(f"the cache in {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        found = "?"
+    if found != FORMAT:
+        raise CacheDirectoryError(
+            f"{path} is not a cache of this version: its format is {found.strip()[:40]!r}, not {FORMAT.strip()!r}"
+        )
+    if path.stat().st_uid != os.geteuid():
+        raise CacheDirectoryError(f"the cache in {path} belongs to user id {path.stat().st_uid}, not to this user")
+
+
+def unnamed_in_use(path: Path) -> bool:
+    """Tell whether some process has a share in the unnamed cache: each holds byte 0 of the file `unnamed.lock`."""
+    try:
+        fd = os.open(path.with_name("unnamed.lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+    finally:
+        os.close(fd)
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def bytes_under(path: Path) -> int:
+    """Return the bytes that the files under a directory take, 0 if there is none."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                info = os.lstat(os.path.join(folder, name))
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                continue
+            total += info.st_blocks * 512 if stat.S_ISREG(info.st_mode) else 0
+    return total
+
+
+def _look(path: Path) -> Look:
+    file_system = file_system_of(path)
+    home = MEMORY if file_system in ("tmpfs", "ramfs") else DISK
+    trusted = _is_of_this_boot(path)
+    objects, tiers = _read_index(path / "index") if trusted else (0, [])
+    return Look(
+        file_system=file_system,
+        objects=objects,
+        tiers=tiers or [Tier(TIER_NAMES[home], bytes_under(path / "segments"), 0, _count_files(path / "segments"))],
+        index_bytes=bytes_under(path / "index") + bytes_under(path / "manifests"),
+        counters=_read_counters(path / "stats"),
+        trusted=trusted,
+    )
+
+
+def _is_of_this_boot(path: Path) -> bool:
+    """Tell whether the index was written since the machine was started; else it may be damaged."""
+    try:
+        return (path / "boot").read_text() == boot_id()
+    except OSError:
+        return False
+
+
+def _read_index(path: Path) -> tuple[int, list[Tier]]:
+    """Return the number of objects, and the tiers that hold or may hold any; nothing if the index is being made."""
+    try:
+        index = _ReadOnlyIndex(path)
+    except lmdb.Error:
+        return 0, []
+    try:
+        with index.read() as transaction:
+            rows = index.segments(transaction).values()
+            tiers = [
+                Tier(
+                    name,
+                    index.reserved(transaction, number),
+                    index.number(transaction, b"capacity/%d" % number),
+                    sum(row.tier == number for row in rows),
+                )
+                for number, name in TIER_NAMES.items()
+            ]
+            objects = index.count(transaction)
+    finally:
+        index.close()
+    return objects, [tier for tier in tiers if tier.capacity_bytes or tier.segments]
+
+
+def _read_counters(path: Path) -> CacheStats:
+    try:
+        return _ReadOnlyCounters(path).machine()
+    except FileNotFoundError:
+        return CacheStats()
+
+
+def _count_files(path: Path) -> int:
+    try:
+        return sum(name.endswith(".seg") for name in os.listdir(path))
+    except FileNotFoundError:
+        return 0

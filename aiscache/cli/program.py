@@ -1,0 +1,97 @@
+"""The program around the commands: arguments in, exit code out, errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+
+from aiscache import __version__
+from aiscache.cli import clear, demo, path, serve, stats
+from aiscache.cli.interrupts import Interrupt, interrupt_once
+from aiscache.errors import AiscacheError, ConfigError
+
+COMMANDS: tuple[ModuleType, ...] = (demo, serve, stats, clear, path)
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; each sets `run`, a function from arguments to exit code."""
+    parser = argparse.ArgumentParser(
+        prog="aiscache",
+        description="A cache for PyTorch datasets of NVIDIA AIStore, shared by all processes of a machine.",
+        epilog="`aiscache COMMAND --help` tells more. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C.",
+    )
+    parser.add_argument("--version", action="version", version=f"aiscache {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more, and show where an error came from")
+    everywhere = argparse.ArgumentParser(add_help=False)
+    everywhere.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        summary = (command.__doc__ or "").partition(": ")[2].splitlines()[0]
+        summary = summary[0].upper() + summary[1:]
+        subparser = commands.add_parser(
+            command.__name__.rpartition(".")[2], parents=[everywhere], help=summary.rstrip("."), description=summary
+        )
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; `argv` are the arguments without the program's name. Returns the exit code, raises nothing."""
+    try:
+        arguments = make_parser().parse_args(argv)
+    except SystemExit as ended:  # help, version, or wrong usage: argparse has printed it
+        return ended.code if isinstance(ended.code, int) else EXIT_USAGE
+    logging.basicConfig(
+        level=logging.INFO if arguments.verbose else logging.WARNING, format="aiscache: %(levelname)s: %(message)s"
+    )
+    with interrupt_once() as interrupt:
+        code = _run(arguments, interrupt)
+    if interrupt.signal and argv is None:
+        _end_now(code)
+    return code
+
+
+def _run(arguments: argparse.Namespace, interrupt: Interrupt) -> int:
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        return interrupt.exit_code
+    except BrokenPipeError:
+        return _reader_gone()
+    except Exception as error:
+        if interrupt.signal:  # an import, or C code, turned the interrupt into an error of its own
+            return interrupt.exit_code
+        return _failed(error, verbose=arguments.verbose)
+
+
+def _end_now(code: int) -> None:
+    """End the process after Ctrl-C: all is tidied up, and torch takes up to a second to end in good order."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _failed(error: Exception, *, verbose: bool) -> int:
+    """Say what went wrong: in one line where it is foreseen, with the traceback where it is a bug of ours."""
+    if verbose or not isinstance(error, AiscacheError | OSError):
+        traceback.print_exception(error)
+    else:
+        print(f"aiscache: error: {error}", file=sys.stderr)
+    return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+
+
+def _reader_gone() -> int:
+    """End quietly when what reads our output has ended, as in `aiscache stats | head -1`."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FAILED
