@@ -10,8 +10,8 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType, TracebackType
+from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any
 
 import lmdb
@@ -21,7 +21,6 @@ from aiscache.errors import AiscacheError, CacheClosedError, CacheDirectoryError
 from aiscache.fill import Wanted, fetch_all
 from aiscache.keys import ObjectRef, pack_identity
 from aiscache.manifest import open_manifests
-from aiscache.origin import Origin
 from aiscache.settings import CacheSettings, env_flag
 from aiscache.stats import CacheStats
 from aiscache.store import Record, Store, Swept
@@ -83,33 +82,29 @@ class Cache:
         wanted = [Wanted.of(ref) for ref in refs]
         views = self.lookup([one.key for one in wanted], [one.digest for one in wanted])
         missing = {one.key: one for one, view in zip(wanted, views, strict=True) if view is None}
-        fetched = self.fetch_all(list(missing.values()))
+        fetched = fetch_all(self.store(), list(missing.values()))
         return [fetched[one.key] if view is None else view for one, view in zip(wanted, views, strict=True)]
+
+    def get(self, key: bytes, digest: int) -> View | None:
+        """Return one version of an object if it is here; no request."""
+        store = self.store()
+        if store is None:
+            return None
+        view = store.get(key, digest)
+        if view is None:
+            store.counters.add("misses")
+        return view
 
     def lookup(self, keys: Sequence[bytes], digests: Sequence[int]) -> list[View | None]:
         """Return what is here, None for what is not; one index transaction, no request."""
         store = self.store()
         if store is None:
             return [None] * len(keys)
-        try:
-            views = store.get_many(keys, digests)
-        except (OSError, lmdb.Error) as error:
-            self._fall_back(store, error)
-            return [None] * len(keys)
+        views = store.get_many(keys, digests)
         misses = sum(view is None for view in views)
         if misses:
             store.counters.add("misses", misses)
         return views
-
-    def fetch_all(
-        self, wanted: Sequence[Wanted], *, origins: Mapping[str, Origin] = MappingProxyType({})
-    ) -> dict[bytes, View]:
-        """Fetch objects that `lookup` did not find, no key twice, and keep them; return them by key.
-
-        `origins` are by cluster UUID. Raises the error of the first object that fails, once all have ended: what did
-        arrive is kept.
-        """
-        return fetch_all(self.store(), wanted, origins=origins)
 
     def contains(self, ref: ObjectRef) -> bool:
         """Tell whether this version of the object is here; no request, nothing is counted."""
@@ -224,10 +219,6 @@ class Cache:
 
         self._generation = stores.generation()
         warnings.warn(f"reading without a cache: {sys.exc_info()[1]}", RuntimeWarning, stacklevel=4)
-
-    def _fall_back(self, store: Store, error: Exception) -> None:
-        _LOG.warning("reading past the cache in %s: %s", store.directory.path, error)
-        store.counters.add("fallbacks")
 
     def _in_use(self, records: Sequence[Record]) -> Sequence[bool]:
         """Tell which records some open dataset names, on this machine: those are not removed to make room."""

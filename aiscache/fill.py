@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -93,7 +94,9 @@ class StoreSink:
             self._store.give_up(reservation)
 
 
-def fetch_all(store: Store | None, wanted: Sequence[Wanted], *, origins: Mapping[str, Origin]) -> dict[bytes, View]:
+def fetch_all(
+    store: Store | None, wanted: Sequence[Wanted], *, origins: Mapping[str, Origin] = MappingProxyType({})
+) -> dict[bytes, View]:
     """Fetch objects, no key twice, from their clusters; keep them in the store; return them by key.
 
     `origins` are by cluster UUID; a cluster that is not among them is looked for among those known to this process.

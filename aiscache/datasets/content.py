@@ -10,7 +10,12 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from aiscache.errors import ConfigError
 from aiscache.view import View
 
-_KINDS: dict[str, Callable[[View], Any]] = {"bytes": bytes, "view": lambda view: view}
+
+def _as_is(view: View) -> View:
+    return view
+
+
+_KINDS: dict[str, Callable[[View], Any]] = {"bytes": bytes, "view": _as_is}
 
 
 def content_kind(content: str) -> str:

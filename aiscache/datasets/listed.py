@@ -49,6 +49,7 @@ class Listed:
         self._prefix_map = prefix_map
         self._etl_name = etl_name
         self._content = content_kind(content)
+        self._convert = as_content(content)
         self.cache = resolve_cache(cache)
         self.manifest = ManifestStore(self._manifest_directory()).load_or_build(
             listing.identity, listing.build, max_age_s=max_listing_age_s, on_shrink=on_shrink
@@ -66,32 +67,36 @@ class Listed:
 
     def read(self, index: int) -> View:
         """Return the bytes of the object in a row of the listing, from the cache or else from the cluster."""
-        return self.read_many((index,))[0]
+        manifest = self.manifest
+        key = manifest.key(index)
+        if self.cache is not None:
+            view = self.cache.get(key, manifest.digests.item(index))
+            if view is not None:
+                return view
+        return self._fetch({key: index})[key]
 
     def read_many(self, indices: Sequence[int]) -> list[View]:
         """Return the bytes of many rows, in their order: one look into the index, then all misses at once."""
+        key_of, digest_of = self.manifest.key, self.manifest.digests.item
+        keys = [key_of(index) for index in indices]
+        views: list[View | None]
         if self.cache is None:
-            return self._read_uncached(indices)
-        manifest = self.manifest
-        keys = [manifest.key(index) for index in indices]
-        digests = manifest.digests
-        views = self.cache.lookup(keys, [int(digests[index]) for index in indices])
-        missing = {
-            key: Wanted(manifest.ref(index), key, int(digests[index]))
-            for key, index, view in zip(keys, indices, views, strict=True)
-            if view is None
-        }
-        fetched = self.cache.fetch_all(list(missing.values()), origins=self._origins) if missing else {}
+            views = [None] * len(keys)
+        else:
+            views = self.cache.lookup(keys, [digest_of(index) for index in indices])
+        missing = {key: index for key, index, view in zip(keys, indices, views, strict=True) if view is None}
+        fetched = self._fetch(missing) if missing else {}
         return [fetched[key] if view is None else view for key, view in zip(keys, views, strict=True)]
 
-    def _samples(self, indices: Sequence[int]) -> list[tuple[str, Any]]:
-        convert, name = as_content(self._content), self.manifest.name
-        return [(name(index), convert(view)) for index, view in zip(indices, self.read_many(indices), strict=True)]
+    def _fetch(self, rows: dict[bytes, int]) -> dict[bytes, View]:
+        store = None if self.cache is None else self.cache.store()
+        digest_of = self.manifest.digests.item
+        wanted = [Wanted(self.manifest.ref(row), key, digest_of(row)) for key, row in rows.items()]
+        return fetch_all(store, wanted, origins=self._origins)
 
-    def _read_uncached(self, indices: Sequence[int]) -> list[View]:
-        wanted = [Wanted.of(self.manifest.ref(index)) for index in dict.fromkeys(indices)]
-        views = fetch_all(None, wanted, origins=self._origins)
-        return [views[self.manifest.key(index)] for index in indices]
+    def _samples(self, indices: Sequence[int]) -> list[tuple[str, Any]]:
+        convert, name = self._convert, self.manifest.name
+        return [(name(index), convert(view)) for index, view in zip(indices, self.read_many(indices), strict=True)]
 
     def _objects(self, indices: Iterable[int]) -> Iterable[Object]:
         from aiscache.datasets.sdk_objects import sdk_objects
