@@ -17,7 +17,7 @@ from aiscache.devserver import buckets, counters, etl
 from aiscache.devserver.config import Config
 from aiscache.devserver.faults import Fault
 from aiscache.devserver.generate import Generated, Spec
-from aiscache.devserver.member import Member
+from aiscache.devserver.member import Member, Processes
 from aiscache.devserver.smap import MAINTENANCE
 from aiscache.devserver.topology import Topology
 
@@ -66,6 +66,7 @@ class DevCluster:
         self.uuid = uuid or secrets.token_urlsafe(8)
         self._host = host
         self._directory = tempfile.mkdtemp(prefix="devserver-", dir=directory) if directory else ""
+        self._processes: Processes | None = None
         self._members: list[Member] = []  # the targets in order, then the proxy
         self._closed = False
         self._pid = os.getpid()
@@ -79,9 +80,9 @@ class DevCluster:
             raise
 
     def _start(self, targets: int, port: int) -> None:
-        for number in [*range(targets), -1]:
-            config = self._config(number, port if number < 0 else 0)
-            self._members.append(Member(config))
+        configs = [self._config(number, 0) for number in range(targets)]
+        self._processes = Processes([*configs, self._config(-1, port)])
+        self._members = self._processes.members
         for member in self._members:
             member.started()
         self._topology = Topology(self._members, host=_reachable(self._host), uuid=self.uuid)
@@ -107,10 +108,8 @@ class DevCluster:
         if self._closed or os.getpid() != self._pid:
             return  # a forked child must not end its parent's cluster
         self._closed = True
-        for member in self._members:
-            member.hang_up()
-        for member in self._members:
-            member.wait()
+        if self._processes is not None:
+            self._processes.close()
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
 

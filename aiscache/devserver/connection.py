@@ -214,7 +214,10 @@ class Connection(asyncio.Protocol):
 
     async def _send_file(self, response: Response, part: FileSlice) -> None:
         with open(part.path, "rb") as file:
-            await self._loop.sendfile(self._transport, file, part.start, part.length)
+            await self._drained()
+            sent = await self._loop.sendfile(self._transport, file, part.start, part.length)
+        if sent < part.length:
+            raise ConnectionAbortedError(f"{part.path} shrank while it was sent")
         self._sent(response, part.length)
 
     async def _mishandle(self, request: Request, response: Response, delivery: Delivery) -> None:

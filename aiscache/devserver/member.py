@@ -1,8 +1,10 @@
-"""A node as the test process sees it: a subprocess and the private line to it."""
+"""The nodes as the test process sees them: processes, and a private line to each."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,21 +23,15 @@ _EXIT_S = 5.0
 
 
 class Member:
-    """One node's process (`pid`) and port. `tell` can be called from any thread."""
+    """One node: its process (`pid`), its port, and the private line to it. `tell` can be called from any thread."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, line: socket.socket) -> None:
         self.id = config.id
+        self.pid = 0
         self.port = 0
         self._lock = threading.Lock()
-        ours, theirs = socket.socketpair()
-        ours.settimeout(_REPLY_S)
-        self._channel = Channel(ours)
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([_ROOT, os.environ.get("PYTHONPATH", "")])}
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "aiscache.devserver.node"], stdin=theirs.fileno(), env=environment, cwd="/"
-            )
-        self.pid: int = self._process.pid
+        line.settimeout(_REPLY_S)
+        self._channel = Channel(line)
         self._channel.send(msgspec.to_builtins(config))
 
     def started(self) -> None:
@@ -43,10 +39,10 @@ class Member:
         try:
             reply, _ = self._channel.receive()
         except ClosedError:
-            raise OSError(f"dev server node {self.id} ended with {self._process.wait(_EXIT_S)}") from None
+            raise OSError(f"dev server node {self.id} did not start") from None
         if "error" in reply:
             raise OSError(reply["error"])
-        self.port = reply["result"]
+        self.pid, self.port = reply["result"]
 
     def tell(self, op: str, descriptors: tuple[int, ...] = (), **arguments: Any) -> Any:
         """Have the node carry out `Controls.op_<op>` and return its result."""
@@ -76,10 +72,33 @@ class Member:
         """Let the process end."""
         self._channel.close()
 
-    def wait(self) -> None:
-        """Wait for the end of the process; kill it if it takes too long."""
+
+class Processes:
+    """The processes of all nodes. One is started, which forks the others: what they need is imported once."""
+
+    def __init__(self, configs: list[Config]) -> None:
+        pairs = [socket.socketpair() for _ in configs]
+        lines = [theirs.fileno() for _, theirs in pairs]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([_ROOT, os.environ.get("PYTHONPATH", "")])}
+        self._launcher = subprocess.Popen(  # noqa: S603 -- our own module, and numbers
+            [sys.executable, "-m", "aiscache.devserver.node", *map(str, lines)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=lines,
+            env=environment,
+            cwd="/",
+        )
+        for _, theirs in pairs:
+            theirs.close()
+        self.members = [Member(config, ours) for config, (ours, _) in zip(configs, pairs, strict=True)]
+
+    def close(self) -> None:
+        """End all processes: they end when their lines do; those that don't are killed."""
+        for member in self.members:
+            member.hang_up()
         try:
-            self._process.wait(_EXIT_S)
+            self._launcher.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            for pid in [member.pid for member in self.members if member.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._launcher.wait()

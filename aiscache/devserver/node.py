@@ -1,7 +1,7 @@
-"""One node's process: `python -m aiscache.devserver.node`, with the private line as its standard input.
+"""The nodes' processes: `python -m aiscache.devserver.node LINE...` forks one for each private line (a descriptor).
 
-The first message configures the node and is answered with its port; the others are for `Controls`. The process ends
-when the line does, or when the process that started it is no more.
+A line's first message configures the node and is answered with its process id and port; the others are for `Controls`.
+A node ends when its line does, or when the test process is no more; the process that forked it ends with the last.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -55,7 +55,7 @@ class NodeProcess:
         except OSError as error:
             self._channel.send({"error": f"cannot listen on {config.host}:{config.port}: {error.strerror}"})
             return
-        self._channel.send({"result": listener.port})
+        self._channel.send({"result": [os.getpid(), listener.port]})
         self._controls = Controls(app, listener)
         loop = asyncio.get_running_loop()
         loop.add_reader(self._channel.sock, self._read)
@@ -69,8 +69,6 @@ class NodeProcess:
         """End with the parent, even if some child that it forked still holds the other end of the line."""
         with contextlib.suppress(OSError, AttributeError):
             asyncio.get_running_loop().add_reader(os.pidfd_open(parent), self._done.set)
-        if os.getppid() != parent:
-            self._done.set()
 
     def _read(self) -> None:
         try:
@@ -92,13 +90,33 @@ class NodeProcess:
             self._channel.send(reply)
 
 
-def main() -> int:
-    """The process: 0 when the line has ended."""
+def main(lines: list[int]) -> int:
+    """Fork a node for each line and wait for all; 0 when they have ended in good order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the test process, which then hangs up
-    channel = Channel(socket.socket(fileno=os.dup(0)))
-    with contextlib.suppress(ClosedError):
-        asyncio.run(_serve(channel))
-    return 0
+    for line in lines:
+        if os.fork() == 0:
+            for other in lines:
+                if other != line:
+                    os.close(other)
+            _run(line)
+    for line in lines:
+        os.close(line)  # so that a node's end is the end of its line
+    return max(os.waitstatus_to_exitcode(os.wait()[1]) for _ in lines)
+
+
+def _run(line: int) -> NoReturn:
+    """Be a node. Leaves without the interpreter's clean-up: there is nothing to clean, and it takes time."""
+    status = 1
+    try:
+        asyncio.run(_serve(Channel(socket.socket(fileno=line))))
+        status = 0
+    except ClosedError:
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 async def _serve(channel: Channel) -> None:
@@ -106,4 +124,4 @@ async def _serve(channel: Channel) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main([int(line) for line in sys.argv[1:]]))

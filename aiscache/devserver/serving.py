@@ -50,10 +50,11 @@ def serve(
     path = os.path.abspath(directory)
     name = bucket or os.path.basename(path) or "root"
     stop = stop or threading.Event()
-    with contextlib.suppress(KeyboardInterrupt), _terminable(stop), contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(
-            DevCluster(targets, serve={name: path}, token=token, delay_s=delay_s, host=host, port=port)
-        )
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        _terminable(),
+        DevCluster(targets, serve={name: path}, token=token, delay_s=delay_s, host=host, port=port) as cluster,
+    ):
         for fault in faults:
             cluster.add_fault(fault)
         if on_ready is not None:
@@ -62,12 +63,16 @@ def serve(
 
 
 @contextlib.contextmanager
-def _terminable(stop: threading.Event) -> Iterator[None]:
-    """Let SIGTERM set the event, where this is the main thread."""
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does, where this is the main thread.
+
+    An exception, not `stop.set()`: the handler may run while this very thread is inside `stop.wait()`, holding the lock
+    that `set()` takes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

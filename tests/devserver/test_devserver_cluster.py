@@ -81,9 +81,9 @@ import os, sys, time
 from aiscache.devserver import DevCluster
 cluster = DevCluster(targets=2)
 if sys.argv[1] == "fork" and os.fork() == 0:
-    print("forked", os.getpid(), flush=True)
+    os.write(1, f"forked {os.getpid()}\\n".encode())
     time.sleep(60)
-print("pids", *cluster.pids, flush=True)
+os.write(1, f"pids {' '.join(map(str, cluster.pids))}\\n".encode())
 time.sleep(60)
 """
 

@@ -1,17 +1,13 @@
-"""Raw requests, and the requests recorded from a real cluster."""
+"""Raw requests over sockets of their own, redirects not followed unless asked."""
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPResponse
-from pathlib import Path
 from urllib.parse import urlsplit
-
-CAPTURES = Path(os.environ.get("AISCACHE_AIS_WIRE", Path(__file__).parent / "wire"))
 
 
 @dataclass
