@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiscache.checksums import checksum, is_known, new_hasher
@@ -27,6 +27,7 @@ def test_value_of_a_known_body(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", HELLO)
+@settings(deadline=None)
 @given(pieces=st.lists(st.binary(max_size=40), max_size=6))
 def test_pieces_make_the_same_checksum_as_the_whole(kind: str, pieces: list[bytes]) -> None:
     hasher = new_hasher(kind)

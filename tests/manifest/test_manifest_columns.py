@@ -53,6 +53,7 @@ def drafted(pages: list[tuple[Source, list[tuple[str, int, str, str]]]], etl: st
     return draft, refs
 
 
+@settings(deadline=None)
 @given(pages=PAGES, etl=st.sampled_from(["", "resize"]))
 def test_what_goes_in_comes_out(pages: list, etl: str) -> None:
     draft, refs = drafted(pages, etl)
@@ -129,7 +130,7 @@ GOOD = [
 
 
 @given(data=st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_damage_is_found_and_never_read(data: st.DataObject) -> None:
     draft, refs = drafted(GOOD, "")
     whole = bytearray(b"".join(draft.parts()))
@@ -146,7 +147,7 @@ def test_damage_is_found_and_never_read(data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_damage_that_hides_from_the_hashes_does_not_crash(data: st.DataObject) -> None:
     """As for a reader that trusts the file (a pickled path), and for one who forges the hashes."""
     draft, _ = drafted(GOOD, "")

@@ -7,7 +7,7 @@ import json
 import pytest
 from aistore.sdk import Client
 from aistore.sdk.types import Smap
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiscache.devserver import DevCluster
@@ -30,6 +30,7 @@ def smap(digests: list[int], flags: list[int]) -> bytes:
     return json.dumps({"tmap": nodes, "pmap": {}, "proxy_si": proxy, "uuid": "u", "version": "3"}).encode()
 
 
+@settings(deadline=None)
 @given(
     nodes=st.lists(st.tuples(st.integers(0, 2**64 - 1), st.sampled_from([0, 0, 0, 2, 4, 8])), min_size=1, max_size=30),
     names=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), min_size=1, max_size=5),

@@ -9,6 +9,7 @@ import pytest
 from aistore.sdk import Client
 from aistore.sdk.retry_config import RetryConfig
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from rawserver import RawServer, Request, object_response, smap
 from tenacity import (
@@ -138,6 +139,7 @@ def test_waits(wait: object, expected: tuple[tuple[float, float], ...]) -> None:
     assert policy.network_waits_s == expected
 
 
+@hypothesis_settings(deadline=None)
 @given(attempt=st.integers(1, 9), low=st.floats(0, 5), high=st.floats(5, 50), factor=st.floats(0.1, 5))
 def test_tenacitys_own_waits_lie_within_ours(attempt: int, low: float, high: float, factor: float) -> None:
     from tenacity import RetryCallState
