@@ -7,6 +7,7 @@ which is always right, and a new map is fetched on the side.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from time import monotonic
 
 from aiscache.origin.clustermap import ClusterMap
@@ -31,10 +32,20 @@ class Routes:
         """Return the target to ask straight; None for the proxy: for an ETL, for the map, and around a silent node."""
         if self.map is None or task.verb == MAP or task.ref.etl:
             return None
-        owner = self.map.owner(uname(task.ref))
+        if task.owner is not None and task.owner[0] is self.map:
+            owner = task.owner[1]
+        else:
+            owner = self.map.owner(uname(task.ref))
         if owner is not None and self._distrusted and self._distrusted.get(owner, 0.0) > monotonic():
             return None
         return owner
+
+    def place(self, tasks: Sequence[Task]) -> None:
+        """Look up the owners of many objects at once; `owner` uses them while the map stays the same."""
+        routes = self.map
+        if routes is not None:
+            for task, owner in zip(tasks, routes.owners([uname(task.ref) for task in tasks]), strict=True):
+                task.owner = (routes, owner)
 
     def distrust(self, node: str) -> None:
         """Ask the proxy instead of this node for a while: it did not answer."""

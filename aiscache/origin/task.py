@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiscache.errors import OriginError
 from aiscache.keys import ObjectRef
+from aiscache.origin.clustermap import ClusterMap
 from aiscache.origin.head import Head
 
 GET, HEAD, MAP = "GET", "HEAD", "MAP"
@@ -14,7 +15,7 @@ class Task:
 
     __slots__ = (
         "attempts", "buffer", "deadline", "direct", "doubts", "error", "head", "hops", "index", "network_failures",
-        "node", "path", "ref", "refusals", "size", "url", "verb", "verified",
+        "node", "owner", "path", "ref", "refusals", "size", "url", "verb", "verified",
     )  # fmt: skip
 
     def __init__(self, verb: str, path: str, *, index: int, ref: ObjectRef, deadline: float) -> None:
@@ -25,6 +26,7 @@ class Task:
         self.deadline = deadline
         self.node = ""  # the server asked last
         self.url = ""  # where the proxy sent us, else node + path
+        self.owner: tuple[ClusterMap, str | None] | None = None  # who has it, by which cluster map
         self.direct = False  # asked the owner without asking the proxy
         self.attempts = 0
         self.hops = 0

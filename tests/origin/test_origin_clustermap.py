@@ -44,6 +44,7 @@ def test_owners_are_those_of_the_sdk(nodes: list[tuple[int, int]], names: list[s
             assert ours.owner(path.encode()) is None
             continue
         assert ours.owner(path.encode()) == theirs.get_target_for_object(path).public_net.direct_url
+    assert ours.owners([name.encode() for name in names]) == [ours.owner(name.encode()) for name in names]
 
 
 def test_the_name_that_is_hashed_is_the_sdks(dev_cluster: DevCluster) -> None:
