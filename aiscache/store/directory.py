@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import stat
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from aiscache.errors import CacheDirectoryError
@@ -165,7 +167,7 @@ def _check_owner(path: Path) -> None:
     writable = stat.S_IMODE(path.stat().st_mode) & 0o022
     if writable and names:
         raise CacheDirectoryError(f"cache directory {path} can be written by others; run: chmod 700 {path}")
-    if not os.access(path, os.W_OK | os.X_OK):
+    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
         raise CacheDirectoryError(f"cache directory {path} cannot be written; run: chmod 700 {path}")
     if writable:
         path.chmod(0o700)
@@ -180,21 +182,24 @@ def _user(uid: int) -> str:
 
 def file_system_of(path: Path) -> str:
     """Return the type of the file system that holds `path`, as /proc/self/mountinfo spells it; "" if it is not told."""
-    device = path.stat().st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    by_device, by_prefix, longest = "", "", -1
-    resolved = str(path.resolve())
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return ""
-    for line in lines:
+    return find_file_system(lines, path=str(path.resolve()), device=path.stat().st_dev)
+
+
+def find_file_system(mountinfo: Iterable[str], *, path: str, device: int) -> str:
+    """Return the type of the file system with that device number, or else of the innermost mount above `path`."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    by_device, by_prefix, longest = "", "", -1
+    for line in mountinfo:
         before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()[0]
-        mount = fields[4].encode().decode("unicode_escape")
+        mount = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
         if fields[2] == wanted:
             by_device = kind
-        if (resolved + "/").startswith(mount.rstrip("/") + "/") and len(mount) > longest:
+        if (path + "/").startswith(mount.rstrip("/") + "/") and len(mount) >= longest:
             by_prefix, longest = kind, len(mount)
     return by_device or by_prefix
 

@@ -54,7 +54,7 @@ def maintenance(leases: ByteLocks) -> Iterator[None]:
 
 
 def open_index(directory: Directory, *, map_bytes: int) -> tuple[Index, bool]:
-    """Return the index, and whether it must be rebuilt from the segments; the caller holds `maintenance`."""
+    """Return the index, and whether it was made anew as it was no good; the caller holds `maintenance`."""
     boot = boot_id()
     known_boot = directory.boot_file.read_text(errors="replace") if directory.boot_file.exists() else ""
     fresh = not (directory.index / "data.mdb").exists()
@@ -68,7 +68,15 @@ def open_index(directory: Directory, *, map_bytes: int) -> tuple[Index, bool]:
         _LOG.warning("the index of %s cannot be read (%s): rebuilding it from the segments", directory.path, error)
         _empty(directory.index)
         index, stale = Index(directory.index, map_bytes=map_bytes), True
-    return index, stale or (fresh and any(directory.segments.iterdir()))
+    return index, stale
+
+
+def is_lost(index: Index, tiers: dict[int, Tier]) -> bool:
+    """Tell whether the index knows of no segment although there are some."""
+    with index.read() as transaction:
+        if index.segments(transaction):
+            return False
+    return any(segment_id_of(path) is not None for tier in tiers.values() for path in tier.path.glob("*.seg"))
 
 
 def note_boot(directory: Directory) -> None:

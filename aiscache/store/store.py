@@ -24,7 +24,7 @@ from aiscache.store.directory import Directory
 from aiscache.store.index import DISK, DOOMED, ENTRY, MEMORY, OPEN, SEALED, SUSPECT, Entry, SegmentRow
 from aiscache.store.reclaim import Drop, Reclaimer, Swept, drop_all, keep_all
 from aiscache.store.record import Record, checksum_of
-from aiscache.store.recovery import maintenance, note_boot, open_index, rebuild
+from aiscache.store.recovery import is_lost, maintenance, note_boot, open_index, rebuild
 from aiscache.store.segment import MappedSegments, Segment
 from aiscache.store.space import Space
 from aiscache.store.tiers import make_tiers
@@ -83,7 +83,7 @@ class Store:
             self._index, broken = open_index(directory, map_bytes=map_bytes)
             undo.callback(self._index.close)
             self.tiers = make_tiers(directory, self._index, capacity_bytes=capacity_bytes, memory_bytes=memory_bytes)
-            if broken:
+            if broken or is_lost(self._index, self.tiers):
                 rebuild(self._index, tiers=self.tiers, leases_path=directory.leases)
             note_boot(directory)
         self.counters = Counters(directory.stats)
@@ -158,7 +158,8 @@ class Store:
         """
         entries = [Entry(r.writer.segment_id, r.payload, r.length, r.commit(), r.digest) for r in reservations]
         try:
-            self._put_entries(reservations, entries)
+            for segment_id in self._put_entries(reservations, entries):
+                self._space.forget(segment_id)
         except lmdb.Error as error:  # a full disk, a full index; or closed meanwhile, which is no reason to lose bytes
             self._complain("write to the index of", error)
         views = [self._published(reservation) for reservation in reservations]
@@ -368,8 +369,8 @@ class Store:
             ):
                 self._index.delete_entry(transaction, key)
 
-    def _put_entries(self, reservations: Sequence[Reservation], entries: Sequence[Entry]) -> None:
-        """Write entries, and count the bytes that are dead by that."""
+    def _put_entries(self, reservations: Sequence[Reservation], entries: Sequence[Entry]) -> list[int]:
+        """Write entries, and count the bytes that are dead by that; return the segments that were removed by force."""
         dead: dict[int, int] = {}
         with self._index.write() as transaction:
             rows = {entry.segment: self._index.segment(transaction, entry.segment) for entry in entries}
@@ -386,6 +387,7 @@ class Store:
                     dead[gone.segment] = dead.get(gone.segment, 0) + gone.length
             for segment_id, size in dead.items():
                 self._index.add_dead(transaction, segment_id, size)
+        return [segment_id for segment_id, row in rows.items() if row is None]
 
     def _published(self, reservation: Reservation) -> View:
         writer = reservation.writer

@@ -153,8 +153,6 @@ store = registry.acquire(CacheSettings.resolve(sys.argv[1], capacity="50MB"), in
 for blob in blobs(5, size=100_000): blob.put(store)
 """
     root = Path(__file__).parents[2]
-    subprocess.run(
-        [sys.executable, "-c", code, str(disk)], cwd=root, check=True
-    )
+    subprocess.run([sys.executable, "-c", code, str(disk)], cwd=root, check=True)
     (file,) = segment_files(disk)
     assert file.stat().st_size < 5 * 101_000
