@@ -10,7 +10,7 @@ import os
 import re
 from fnmatch import translate
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import msgspec
 
@@ -170,11 +170,15 @@ def parse_fault(text: str) -> Fault:
         field, equals, value = setting.partition("=")
         if not equals or field not in _FIELDS:
             raise ValueError(f"fault {text!r}: {setting!r} must be one of {', '.join(f + '=' for f in _FIELDS)}")
-        told[field] = value
+        try:
+            told[field] = msgspec.convert(value, _FIELDS[field], strict=False)
+        except msgspec.ValidationError as invalid:
+            reason = str(invalid).replace(" | null", "").lower()
+            raise ValueError(f"fault {text!r}: {setting!r}: {reason}") from None
     try:
-        return msgspec.convert(told, Fault, strict=False)
-    except msgspec.ValidationError as invalid:
+        return Fault(**told)
+    except ValueError as invalid:
         raise ValueError(f"fault {text!r}: {invalid}") from None
 
 
-_FIELDS = tuple(field for field in Fault.__struct_fields__ if field not in ("bucket", "name"))
+_FIELDS = {field: kind for field, kind in get_type_hints(Fault).items() if field not in ("bucket", "name")}

@@ -177,7 +177,7 @@ def test_parse_fault() -> None:
         ("/x,status=1", "must begin with BUCKET/NAME"),
         ("b/x,nosuch=1", "'nosuch=1' must be one of method="),
         ("b/x,status", "'status' must be one of method="),
-        ("b/x,status=abc", "Expected `int | null`"),
+        ("b/x,status=abc", "'status=abc': expected `int`, got `str`"),
         ("b/x,status=99", "must be an HTTP status"),
         ("b/x,count=0", "must be at least 1"),
         ("b/x,method=FETCH", "must be one of GET, HEAD"),
