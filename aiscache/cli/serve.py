@@ -67,9 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _directory(text: str) -> str:
     path = os.path.abspath(os.path.expanduser(text))
     if not os.path.isdir(path):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a directory" if os.path.exists(path) else f"no such: {text!r}"
-        )
+        why = "is not a directory" if os.path.exists(path) else "does not exist"
+        raise argparse.ArgumentTypeError(f"{text!r} {why}")
     return path
 
 

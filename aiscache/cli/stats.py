@@ -111,7 +111,7 @@ def _tier_lines(look: Look) -> list[str]:
                 f"{tier.segments:,} segment{'' if tier.segments == 1 else 's'}",
             )
         )
-    objects = f"{look.objects:,} objects" if look.trusted else "objects not counted"
+    objects = f"{look.objects:,} object{'' if look.objects == 1 else 's'}" if look.trusted else "objects not counted"
     return [f"{objects}, index and listings {format_size(look.index_bytes)}", *align(rows, left=2)]
 
 

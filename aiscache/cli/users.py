@@ -1,4 +1,4 @@
-"""Who uses a cache: the processes that have one of its files open or mapped."""
+"""Who uses a cache: the processes that have one of its files open or a segment of it mapped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def users_of(directory: Path) -> list[User]:
 
 
 def _uses(pid: int, prefix: str) -> bool:
-    return _is_under(prefix, _open_files(pid)) or _is_under(prefix, _mapped_files(pid))
+    """Tell whether a process has the cache open, or a segment mapped; its counters stay mapped until it ends."""
+    counters = prefix + "stats"
+    files = [path for path in _open_files(pid) if path != counters]
+    return _is_under(prefix, files) or _is_under(prefix, _mapped_segments(pid))
 
 
 def _is_under(prefix: str, paths: list[str]) -> bool:
@@ -43,12 +46,12 @@ def _open_files(pid: int) -> list[str]:
     return found
 
 
-def _mapped_files(pid: int) -> list[str]:
+def _mapped_segments(pid: int) -> list[str]:
     try:
         lines = Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return []
-    return [line.split(maxsplit=5)[5] for line in lines if "/" in line]
+    return [line.split(maxsplit=5)[5] for line in lines if ".seg" in line]
 
 
 def _command(pid: int) -> str:

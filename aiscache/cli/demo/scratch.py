@@ -32,14 +32,28 @@ def scratch_directory(needed_bytes: int) -> Iterator[Path]:
             f"the demo's cache needs {format_size(needed_bytes)}, and neither {' nor '.join(parents)} has that much "
             f"free; ask for less with --objects or --size"
         )
-    path = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=roomy[0])
-    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    path, lock = _make_locked(roomy[0])
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield Path(path)
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(lock)
+
+
+def _make_locked(parent: str) -> tuple[str, int]:
+    """Return a new directory and the descriptor that holds its lock.
+
+    1. We make it. 2. Another run finds it without a lock and removes it. 3. We lock what has no name any more. So look
+    again after locking whether it is there.
+    """
+    while True:
+        path = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.isdir(path):
+                return path, lock
+            os.close(lock)
 
 
 def _free_bytes(path: str) -> int:
