@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "aiscache")
@@ -66,8 +67,13 @@ class Running:
         return self.process.returncode, errors
 
     def left_behind(self) -> list[int]:
-        """Return the processes of its session that still live."""
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._has(pid)]
+        """Return the processes of its session that still live; one that was killed may take a moment to end."""
+        deadline = time.monotonic() + 5
+        while True:
+            left = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._has(pid)]
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.01)
 
     def _has(self, pid: int) -> bool:
         try:
