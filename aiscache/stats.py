@@ -7,6 +7,7 @@ on counting where it ended, and remembers where that was. The machine's counts a
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import threading
@@ -101,7 +102,8 @@ class Counters:
         return _stats(sum(numbers[position::per_slot]) for position in range(len(COUNTERS)))
 
     def close(self) -> None:
-        """Give the slot back; the counts stay in the file."""
+        """Give the slot back, and the file; its counts stay there. What is counted from here on goes nowhere."""
+        self._slot = memoryview(bytearray(self._slot)).cast("Q")  # no lock: a forked child could wait for it forever
         self._locks.close()
 
     def _take_slot(self) -> memoryview:
@@ -112,7 +114,9 @@ class Counters:
             return memoryview(bytearray(_SLOT_BYTES)).cast("Q")[: len(COUNTERS)]
 
     def _shared_slot(self) -> memoryview:
-        slot = next(index for index in range(_MAX_SLOTS) if self._locks.try_exclusive(index))
+        slot = next((index for index in range(_MAX_SLOTS) if self._locks.try_exclusive(index)), None)
+        if slot is None:
+            raise OSError(errno.EAGAIN, "more processes than slots")
         fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
             start = slot * _SLOT_BYTES

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from aiscache.devserver import DevCluster
+from tests.leaks import Holdings, leaked_since
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,3 +36,12 @@ def bucket_name(request: pytest.FixtureRequest) -> str:
     """A bucket name that no other test uses. The bucket doesn't exist yet."""
     stem = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40]
     return f"{stem}-{secrets.token_hex(3)}"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_leaks() -> Iterator[None]:
+    """Each test leaves no thread and no child."""
+    before = Holdings.now()
+    yield
+    leaked = leaked_since(before, kinds=("threads", "children"))
+    assert not leaked

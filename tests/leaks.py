@@ -1,4 +1,4 @@
-"""What a process holds, before and after a test: descriptors, threads, children, shared memory, mapped segments."""
+"""What a process holds, before and after a test: files, threads, children, mapped segments."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -17,12 +18,11 @@ class Holdings:
     files: frozenset[str]  # what regular files are open; sockets and pipes belong to sessions that outlive a test
     threads: frozenset[int]
     children: frozenset[int]
-    shared_memory: frozenset[str]
     mapped_segments: frozenset[str]
 
     @classmethod
     def now(cls) -> Holdings:
-        return cls(_files(), _threads(), _children(), _shared_memory(), _mapped_segments())
+        return cls(_files(), _threads(), _children(), _mapped_segments())
 
     def more_than(self, before: Holdings) -> dict[str, list[object]]:
         """Return by kind what is held now and was not before."""
@@ -30,15 +30,19 @@ class Holdings:
         return {name: sorted(new) for name, new in grown.items() if new}
 
 
-def leaked_since(before: Holdings) -> dict[str, list[object]]:
+KINDS = tuple(field.name for field in fields(Holdings))
+
+
+def leaked_since(before: Holdings, *, kinds: Sequence[str] = KINDS) -> dict[str, list[object]]:
     """Return what is left over, after waiting a moment for what is just ending."""
     deadline = time.monotonic() + _SETTLE_S
-    leaked = Holdings.now().more_than(before)
-    while leaked and time.monotonic() < deadline:
+    while True:
+        grown = Holdings.now().more_than(before)
+        leaked = {kind: grown[kind] for kind in kinds if kind in grown}
+        if not leaked or time.monotonic() > deadline:
+            return leaked
         gc.collect()
         time.sleep(0.01)
-        leaked = Holdings.now().more_than(before)
-    return leaked
 
 
 def _files() -> frozenset[str]:
@@ -64,12 +68,16 @@ def _children() -> frozenset[int]:
             pids |= set(map(int, (task / "children").read_text().split()))
         except OSError:  # the thread ended
             continue
-    return frozenset(pids)
+    return frozenset(pid for pid in pids if not _is_pythons_own(pid))
 
 
-def _shared_memory() -> frozenset[str]:
-    roots = [path for path in Path("/dev/shm").iterdir() if path.name.startswith("aiscache")]
-    return frozenset(str(child) for root in roots for child in (root, *(root.iterdir() if root.is_dir() else ())))
+def _is_pythons_own(pid: int) -> bool:
+    """Tell whether a child is one of the two helpers that `multiprocessing` keeps until the process ends."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True  # gone
+    return b"multiprocessing.forkserver" in command or b"multiprocessing.resource_tracker" in command
 
 
 def _mapped_segments() -> frozenset[str]:

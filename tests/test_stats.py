@@ -141,3 +141,18 @@ def test_a_file_that_cannot_grow_counts_in_memory(path: str, monkeypatch: pytest
     assert counters.process().misses == 1
     assert counters.machine().misses == 0
     counters.close()
+
+
+def test_close_frees_the_file_and_keeps_what_was_counted(path: str) -> None:
+    counters = Counters(path)
+    counters.add("misses", 3)
+    counters.close()
+    assert not any(path in os.readlink(link) for link in _descriptors())
+    assert path not in Path("/proc/self/maps").read_text()
+    counters.add("misses")
+    assert counters.machine().misses == 3
+    counters.close()
+
+
+def _descriptors() -> list[str]:
+    return [link for fd in os.listdir("/proc/self/fd") if os.path.lexists(link := f"/proc/self/fd/{fd}")]

@@ -10,11 +10,21 @@ from pathlib import Path
 import pytest
 
 from aiscache.store import tiers
+from tests.leaks import Holdings, leaked_since
 from tests.store.peer import Peer
 
 
 @pytest.fixture(autouse=True)
-def shared_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def nothing_is_held() -> Iterator[None]:
+    """Each test leaves no file open and no segment mapped."""
+    before = Holdings.now()
+    yield
+    leaked = leaked_since(before)
+    assert not leaked
+
+
+@pytest.fixture(autouse=True)
+def shared_memory(monkeypatch: pytest.MonkeyPatch, nothing_is_held: None) -> Iterator[Path]:
     """A part of /dev/shm of the test's own, so that tests may run beside each other and beside real caches."""
     path = Path(tempfile.mkdtemp(prefix="store-test-", dir="/dev/shm"))
     monkeypatch.setattr(tiers, "SHARED_MEMORY", path)
