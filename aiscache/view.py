@@ -20,7 +20,16 @@ class View(np.ndarray[Any, np.dtype[np.uint8]]):
     `memoryview(view)` and `torch.from_numpy` take it as they take any array.
     """
 
-    __slots__ = ()
+    __slots__ = ("sample", "segment")
+
+    segment: Any
+    """Of an array over a whole segment: what tells other processes where it is. Other views find it in their `base`."""
+    sample: Any
+    """Set where a view is to cross processes: how to read the object again if its segment is gone by then."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the bytes; multiprocessing alone sends a reference (`aiscache.datasets.reference`)."""
+        return own_view, (self.tobytes(),)
 
     def tensor(self, *, copy: bool = False) -> torch.Tensor:
         """Return a uint8 tensor of shape (length,) over the same bytes, at no cost.

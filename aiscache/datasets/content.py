@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from aiscache.datasets.reference import content_bytes
 from aiscache.errors import ConfigError
 from aiscache.view import View
 
@@ -15,7 +16,7 @@ def _as_is(view: View) -> View:
     return view
 
 
-_KINDS: dict[str, Callable[[View], Any]] = {"bytes": bytes, "view": _as_is}
+_KINDS: dict[str, Callable[[View], Any]] = {"bytes": content_bytes, "view": _as_is}
 
 
 def content_kind(content: str) -> str:

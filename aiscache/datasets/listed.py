@@ -12,7 +12,7 @@ from aistore.sdk import AISSource
 from aiscache.cache import Cache, resolve_cache
 from aiscache.datasets.content import as_content, content_kind
 from aiscache.datasets.process_directory import process_directory
-from aiscache.fill import Wanted, fetch_all
+from aiscache.datasets.reader import Reader
 from aiscache.manifest import Listing, Manifest, ManifestStore
 from aiscache.origin import Origin
 from aiscache.view import View
@@ -56,7 +56,8 @@ class Listed:
         )
         origins = [Origin.from_client(selection.source.client) for selection in listing.selections]
         by_endpoint = {origin.endpoint: origin for origin in origins}
-        self._origins = {source.cluster: by_endpoint[source.endpoint] for source in self.manifest.sources}
+        clusters = {source.cluster: by_endpoint[source.endpoint] for source in self.manifest.sources}
+        self._reader = Reader(self.manifest, cache=self.cache, origins=clusters)
 
     def get_obj_list(self) -> list[Object]:
         """Return SDK objects, with `props_cached.size`, for all rows: made when asked for, 10 us each.
@@ -67,32 +68,11 @@ class Listed:
 
     def read(self, index: int) -> View:
         """Return the bytes of the object in a row of the listing, from the cache or else from the cluster."""
-        manifest = self.manifest
-        key = manifest.key(index)
-        if self.cache is not None:
-            view = self.cache.get(key, manifest.digests.item(index))
-            if view is not None:
-                return view
-        return self._fetch({key: index})[key]
+        return self._reader.read(index)
 
     def read_many(self, indices: Sequence[int]) -> list[View]:
         """Return the bytes of many rows, in their order: one look into the index, then all misses at once."""
-        key_of, digest_of = self.manifest.key, self.manifest.digests.item
-        keys = [key_of(index) for index in indices]
-        views: list[View | None]
-        if self.cache is None:
-            views = [None] * len(keys)
-        else:
-            views = self.cache.lookup(keys, [digest_of(index) for index in indices])
-        missing = {key: index for key, index, view in zip(keys, indices, views, strict=True) if view is None}
-        fetched = self._fetch(missing) if missing else {}
-        return [fetched[key] if view is None else view for key, view in zip(keys, views, strict=True)]
-
-    def _fetch(self, rows: dict[bytes, int]) -> dict[bytes, View]:
-        store = None if self.cache is None else self.cache.store()
-        digest_of = self.manifest.digests.item
-        wanted = [Wanted(self.manifest.ref(row), key, digest_of(row)) for key, row in rows.items()]
-        return fetch_all(store, wanted, origins=self._origins)
+        return self._reader.read_many(indices)
 
     def _samples(self, indices: Sequence[int]) -> list[tuple[str, Any]]:
         convert, name = self._convert, self.manifest.name
@@ -101,7 +81,7 @@ class Listed:
     def _objects(self, indices: Iterable[int]) -> Iterable[Object]:
         from aiscache.datasets.sdk_objects import sdk_objects
 
-        return sdk_objects(self.manifest, indices, origins=self._origins)
+        return sdk_objects(self.manifest, indices, origins=self._reader.origins)
 
     def _manifest_directory(self) -> str:
         store = None if self.cache is None else self.cache.store()

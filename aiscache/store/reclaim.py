@@ -17,7 +17,7 @@ from typing import Any
 
 from aiscache.locks import ByteLocks
 from aiscache.store.index import DOOMED, OPEN, SEALED, Index, SegmentRow
-from aiscache.store.names import PAGE, SEGMENT_HEADER_BYTES, WRITER_BYTE
+from aiscache.store.names import GENERATION, PAGE, SEGMENT_HEADER_BYTES, WRITER_BYTE
 from aiscache.store.record import PENDING, Record, align, pack_header, walk
 from aiscache.store.segment import MappedSegments
 from aiscache.store.tiers import Tier
@@ -209,11 +209,14 @@ class Reclaimer:
 def _punch(path: Path, live: list[Record]) -> None:
     """Give back the pages between the live records.
 
-    Each gap first becomes one filler record, so that a walk (also one after a crash in the middle of this) finds the
-    records behind it; then its whole pages after the filler's header are punched out.
+    The segment's generation goes up first: who was told of a place in it looks that up again. Each gap then becomes one
+    filler record, so that a walk (also one after a crash in the middle of this) finds the records behind it; then its
+    whole pages after the filler's header are punched out.
     """
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
+        generation = int.from_bytes(os.pread(fd, 8, GENERATION.start), "little") + 1
+        os.pwrite(fd, generation.to_bytes(8, "little"), GENERATION.start)
         start = SEGMENT_HEADER_BYTES
         for record in live:
             _fill(fd, start, record.start)

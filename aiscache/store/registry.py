@@ -66,6 +66,16 @@ def acquire(settings: CacheSettings, *, in_use: InUse) -> Store:
         return store
 
 
+def store_at(path: str) -> Store:
+    """Return this process's store for a directory, opened if it was not: for what other processes tell us of it."""
+    with _registry.lock:
+        store = _registry.stores.get(path)
+    if store is None:
+        named = None if path == str(unnamed_path()) else path
+        store = acquire(CacheSettings(path=named), in_use=lambda records: [True] * len(records))
+    return store
+
+
 def release(store: Store) -> None:
     """Say that one user of the store is done; the last one closes it."""
     with _registry.lock:

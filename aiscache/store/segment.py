@@ -18,6 +18,7 @@ from typing import Any
 
 from aiscache.errors import CorruptError
 from aiscache.locks import ByteLocks
+from aiscache.store.handle import SegmentHandle
 from aiscache.store.mapping import Mapping
 from aiscache.store.tiers import Tier
 from aiscache.view import View
@@ -29,17 +30,19 @@ class Segment:
     What is read from a `suspect` one is verified on each read.
     """
 
-    __slots__ = ("_array", "_mapping", "_path", "_size", "hits", "segment_id", "suspect", "tier")
+    __slots__ = ("_array", "_home", "_mapping", "_path", "_size", "hits", "segment_id", "suspect", "tier")
 
-    def __init__(self, path: Path, *, segment_id: int, tier: int, suspect: bool, longest: int) -> None:
+    def __init__(self, path: Path, *, home: str, segment_id: int, tier: int, suspect: bool, longest: int) -> None:
         self._path = path
+        self._home = home
         self._size = path.stat().st_size
         if self._size == 0:
             raise CorruptError(f"segment {path} is empty")
-        self._mapping = Mapping(path, max(self._size, longest))
-        self._array: Any = self._mapping.array
         self.segment_id = segment_id
         self.tier = tier
+        self._mapping = Mapping(path, max(self._size, longest))
+        self._array: Any = None
+        self._expose()
         self.suspect = suspect
         self.hits = 0
 
@@ -72,13 +75,25 @@ class Segment:
         self._array = None
         released = self._mapping.release()
         if not released:
-            self._array = self._mapping.array
+            self._expose()
         return released
+
+    @property
+    def generation(self) -> int:
+        """How often holes were punched into the segment; -1 if it was unmapped."""
+        array = self._array
+        return -1 if array is None else array.segment.generation
 
     @property
     def memory(self) -> object:
         """What lives as long as the memory is mapped."""
         return self._mapping.block
+
+    def _expose(self) -> None:
+        """Let readers have the mapping, and let what they get out of it tell other processes where it is."""
+        array = self._mapping.array
+        array.segment = SegmentHandle(self._home, segment_id=self.segment_id, tier=self.tier, array=array)
+        self._array = array
 
     def touch(self) -> None:
         """Note that the segment is in use now."""
@@ -93,8 +108,9 @@ class MappedSegments:
     exclude the process itself.
     """
 
-    def __init__(self, leases: ByteLocks, tiers: dict[int, Tier], *, verify_reads: bool = False) -> None:
+    def __init__(self, leases: ByteLocks, tiers: dict[int, Tier], *, home: str, verify_reads: bool = False) -> None:
         self._leases = leases
+        self._home = home
         self._tiers = tiers
         self._verify_reads = verify_reads
         self._by_id: dict[int, Segment] = {}
@@ -122,6 +138,7 @@ class MappedSegments:
                 place = self._tiers[tier]
                 segment = Segment(
                     place.segment_path(segment_id),
+                    home=self._home,
                     segment_id=segment_id,
                     tier=tier,
                     suspect=suspect or self._verify_reads,

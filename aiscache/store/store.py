@@ -63,7 +63,7 @@ class Store:
             except (OSError, lmdb.Error) as error:
                 raise CacheDirectoryError(f"the cache in {directory.path} cannot be opened: {error}") from error
             undo.pop_all()
-        self._mapped = MappedSegments(self._leases, self.tiers, verify_reads=verify_reads)
+        self._mapped = MappedSegments(self._leases, self.tiers, home=str(directory.path), verify_reads=verify_reads)
         self._space = Space(directory, self._index, tiers=self.tiers, leases=self._leases, make_room=self._make_room)
         self._reclaimer = Reclaimer(
             self._index,
@@ -128,6 +128,12 @@ class Store:
             if counts[tier]:
                 self.counters.hit(tier, counts[tier], sizes[tier])
         return views
+
+    def attach(self, segment_id: int, tier: int) -> Segment | None:
+        """Map and lease a segment that another process of this cache read from; None if it is gone."""
+        if self.closed or tier not in self.tiers:
+            return None
+        return self._mapped.get(segment_id) or self._mapped.map(segment_id, tier, suspect=False)
 
     def contains(self, key: bytes, digest: int) -> bool:
         """Tell whether this version of the object is here, without counting a read."""

@@ -1,0 +1,84 @@
+"""`Reader`: the rows of a listing as bytes, from the cache or else from the cluster."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import get_worker_info
+
+from aiscache.cache import Cache
+from aiscache.fill import Wanted, fetch_all
+from aiscache.manifest import Manifest
+from aiscache.origin import Origin
+from aiscache.view import View
+
+
+class Reader:
+    """A listing, a cache to read it through (None for none), and the clusters behind it, by UUID.
+
+    In a DataLoader's worker each view is given what the trainer needs to read the object again, should the place that
+    the worker tells it of be gone by then.
+    """
+
+    def __init__(self, manifest: Manifest, *, cache: Cache | None, origins: Mapping[str, Origin]) -> None:
+        self.manifest = manifest
+        self.cache = cache
+        self.origins = origins
+        self._pickled = b""
+
+    def read(self, row: int) -> View:
+        """Return the bytes of the object in a row."""
+        manifest = self.manifest
+        key = manifest.key(row)
+        view = None if self.cache is None else self.cache.get(key, manifest.digests.item(row))
+        if view is None:
+            view = self._fetch({key: row})[key]
+        if get_worker_info() is not None:
+            view.sample = (self, row)
+        return view
+
+    def read_many(self, rows: Sequence[int]) -> list[View]:
+        """Return the bytes of many rows, in their order: one look into the index, then all misses at once."""
+        key_of, digest_of = self.manifest.key, self.manifest.digests.item
+        keys = [key_of(row) for row in rows]
+        found = [None] * len(keys) if self.cache is None else self.cache.lookup(keys, list(map(digest_of, rows)))
+        missing = {key: row for key, row, view in zip(keys, rows, found, strict=True) if view is None}
+        fetched = self._fetch(missing) if missing else {}
+        views = [fetched[key] if view is None else view for key, view in zip(keys, found, strict=True)]
+        if get_worker_info() is not None:
+            for row, view in zip(rows, views, strict=True):
+                view.sample = (self, row)
+        return views
+
+    def _fetch(self, rows: dict[bytes, int]) -> dict[bytes, View]:
+        store = None if self.cache is None else self.cache.store()
+        digest_of = self.manifest.digests.item
+        wanted = [Wanted(self.manifest.ref(row), key, digest_of(row)) for key, row in rows.items()]
+        return fetch_all(store, wanted, origins=self.origins)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as bytes that were pickled once: a batch carries them, and they are looked into only when needed."""
+        if not self._pickled:
+            self._pickled = pickle.dumps((self.manifest, self.cache, self.origins))
+        return PickledReader, (self._pickled,)
+
+
+class PickledReader:
+    """A `Reader` that came from another process and becomes one when it is first used."""
+
+    def __init__(self, pickled: bytes) -> None:
+        self._pickled = pickled
+        self._reader: Reader | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if self._reader is None:
+            manifest, cache, origins = pickle.loads(self._pickled)  # noqa: S301  (from a process of our own, as all of it)
+            self._reader = Reader(manifest, cache=cache, origins=origins)
+        return getattr(self._reader, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PickledReader, (self._pickled,)

@@ -1,0 +1,83 @@
+"""Samples that cross processes by reference: where the bytes are, instead of the bytes.
+
+A DataLoader's worker sends its batches through a pipe, pickled by multiprocessing's `ForkingPickler`. With the
+reducers registered here a `View` goes as (segment, generation, offset, length), and the trainer gets a view of its own
+mapping; a `CachedBytes` goes the same way, and the trainer copies the bytes from there. All other pickling (`pickle`,
+`torch.save`, `copy`) carries the bytes.
+"""
+
+from __future__ import annotations
+
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from torch.utils.data import get_worker_info
+
+from aiscache.errors import CacheError
+from aiscache.store.handle import RemoteSegment, SegmentHandle, address_of
+from aiscache.view import View
+
+LEAST_BYTES = 1024
+"""Below this, the bytes themselves are smaller and faster than what tells where they are."""
+
+
+class CachedBytes(bytes):
+    """The bytes of an object, as a DataLoader's worker has them: they remember where they came from."""
+
+    place: tuple[Any, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytes, (bytes(self),)
+
+
+def content_bytes(view: View) -> bytes:
+    """Return a view's bytes; in a DataLoader's worker as `CachedBytes`, which are made to be sent away."""
+    if get_worker_info() is None or len(view) < LEAST_BYTES:
+        return bytes(view)
+    place = _place(view)
+    if place is None:
+        return bytes(view)
+    content = CachedBytes(view)
+    content.place = place
+    return content
+
+
+def _place(view: View) -> tuple[Any, ...] | None:
+    """Return (segment, generation, offset, length, sample), None for a view of this process's own memory."""
+    handle = getattr(view.base, "segment", None)
+    if not isinstance(handle, SegmentHandle) or view.strides != (1,):
+        return None
+    return handle, handle.generation, address_of(view) - handle.address, len(view), getattr(view, "sample", None)
+
+
+def _reduce_view(view: View) -> tuple[Any, ...]:
+    place = _place(view) if view.nbytes >= LEAST_BYTES else None
+    return view.__reduce__() if place is None else (receive_view, place)
+
+
+def _reduce_bytes(content: CachedBytes) -> tuple[Any, ...]:
+    return receive_bytes, content.place
+
+
+def receive_view(segment: RemoteSegment, generation: int, offset: int, length: int, sample: Any) -> View:
+    """Return the view that another process sent, read again if it is gone here; CacheError if it cannot be."""
+    view = segment.view(generation=generation, offset=offset, length=length)
+    if view is not None:
+        return view
+    if sample is None:
+        raise CacheError(
+            f"a view of segment {segment.segment_id:x} in {segment.home} was sent by another process, and the segment "
+            f"was removed before it arrived (evict with force, or clear); read the object again"
+        )
+    reader, row = sample
+    again: View = reader.read(row)
+    return again
+
+
+def receive_bytes(segment: RemoteSegment, generation: int, offset: int, length: int, sample: Any) -> bytes:
+    """Return the bytes that another process sent, copied from this process's own mapping."""
+    return bytes(receive_view(segment, generation, offset, length, sample))
+
+
+ForkingPickler.register(View, _reduce_view)
+ForkingPickler.register(CachedBytes, _reduce_bytes)
