@@ -6,7 +6,6 @@ the object then comes straight from the cluster, with one warning and a counter.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import warnings
@@ -20,14 +19,12 @@ import numpy as np
 from aiscache.errors import AiscacheError, CacheClosedError, CacheDirectoryError, ConfigError
 from aiscache.fill import Wanted, fetch_all
 from aiscache.keys import ObjectRef, pack_identity
-from aiscache.manifest import open_manifests
+from aiscache.manifest import ManifestStore, open_manifests
 from aiscache.settings import CacheSettings, env_flag
 from aiscache.stats import CacheStats
 from aiscache.store import Record, Store, Swept
 from aiscache.store import registry as stores
 from aiscache.view import View
-
-_LOG = logging.getLogger("aiscache")
 
 
 class Cache:
@@ -140,8 +137,13 @@ class Cache:
         return self._require_store().sweep(matches, force=force)
 
     def clear(self) -> Swept:
-        """Remove all objects and stored listings, also those in use: who has them mapped keeps them until it ends."""
-        return self._require_store().clear()
+        """Remove all objects, and the stored listings that no dataset uses.
+
+        Objects that some process has mapped go too: it keeps their bytes until it lets go of them.
+        """
+        store = self._require_store()
+        ManifestStore(str(store.directory.manifests)).clear()
+        return store.clear()
 
     def verify(self, progress: Callable[[Record], None] = lambda record: None) -> list[ObjectRef]:
         """Check all bytes here against their checksums; drop those that are damaged and return which they were."""

@@ -21,7 +21,7 @@ _MAX_SLOTS = 65536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheStats:
-    """What happened since the counters began: at `clear()`'s last call for the machine, at opening for a process."""
+    """What happened: for the machine since the cache directory was made, for a process since it opened the cache."""
 
     hits_memory: int = 0  # reads answered from a segment in memory
     hits_disk: int = 0  # reads answered from a segment on disk

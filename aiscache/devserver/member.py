@@ -86,6 +86,7 @@ class Processes:
             pass_fds=lines,
             env=environment,
             cwd="/",
+            start_new_session=True,  # Ctrl-C is for us: it ends the nodes by ending their owner
         )
         for _, theirs in pairs:
             theirs.close()

@@ -70,6 +70,11 @@ class ManifestStore:
                 _shrunk(draft, before=before, on_shrink=on_shrink)
             return self._keep(identity, draft.parts(), started_ns=started_ns)
 
+    def clear(self) -> None:
+        """Remove the stored listings that no process has open."""
+        for _, path in self._stored(""):
+            _remove_unused(path)
+
     # ---- taking turns
 
     @contextlib.contextmanager

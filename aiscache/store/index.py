@@ -14,6 +14,7 @@ not be closed, here or in a child, in the middle of one.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -89,11 +90,24 @@ class Index:
         with self._writing, self._reading:
             self._env.close()
 
-    def used_bytes(self) -> int:
-        """Return how long the data file must be for all pages that the index says it uses."""
-        with self.read() as transaction:
+    def make_whole(self) -> bool:
+        """Make the data file as long as its last page asks for; return whether it was shorter."""
+        file = self.path / "data.mdb"
+        with self.write() as transaction:
             page = transaction.stat(self.entries)["psize"]
-        return int((self._env.info()["last_pgno"] + 1) * page)
+            wanted = (self._env.info()["last_pgno"] + 1) * page
+            short = bool(file.stat().st_size < wanted)
+            if short:
+                os.truncate(file, wanted)
+        return short
+
+    def walk(self) -> None:
+        """Read every row of every table; lmdb.CorruptedError if there is a page that is none."""
+        with self.read() as transaction:
+            for table in (self.entries, self._segments, self._meta):
+                with transaction.cursor(db=table) as cursor:
+                    for _ in cursor:
+                        pass
 
     def forget_dead_readers(self) -> None:
         """Free the reader slots of processes that were killed while reading: each keeps old pages from being used."""

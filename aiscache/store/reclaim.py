@@ -86,7 +86,7 @@ class Reclaimer:
                 elif row.state == OPEN and segment_id not in self._own_segments():
                     adopted += self._adopt(segment_id)
             except OSError as error:  # too many open files, say: the next one who comes by will do it
-                _LOG.debug("cannot seal segment %x: %s", segment_id, error)
+                _LOG.debug("cannot seal segment %x: %s", segment_id, str(error))
         return adopted
 
     def sweep(self, segment_id: int, row: SegmentRow, drop: Drop, *, force: bool = False) -> Swept | None:

@@ -65,7 +65,7 @@ def open_index(directory: Directory, *, map_bytes: int) -> tuple[Index, bool]:
     try:
         index = _trusted(directory.index, map_bytes=map_bytes)
     except _UNREADABLE as error:  # and nothing else: other processes may be using the index that we cannot open
-        _LOG.warning("the index of %s cannot be read (%s): rebuilding it from the segments", directory.path, error)
+        _LOG.warning("the index of %s cannot be read (%s): rebuilding it from the segments", directory.path, str(error))
         _empty(directory.index)
         index, stale = Index(directory.index, map_bytes=map_bytes), True
     return index, stale
@@ -166,13 +166,19 @@ def _replace(index: Index, transaction: Any, tiers: dict[int, Tier], scans: dict
 
 
 def _trusted(path: Path, *, map_bytes: int) -> Index:
-    """Open the index; lmdb.CorruptedError if its file was cut off, where reading a missing page would be a SIGBUS."""
+    """Open the index; lmdb.CorruptedError if its file was cut off.
+
+    A file that is shorter than its last page need not be: LMDB does not write pages at the end that it took and gave
+    back within one transaction. So the file is made as long as that page says, which also takes away the SIGBUS that
+    reading a missing page would be; what was cut off then reads as zeros, which no page is.
+    """
     index = Index(path, map_bytes=map_bytes)
-    size = (path / "data.mdb").stat().st_size
-    if size < index.used_bytes():
-        used = index.used_bytes()
+    try:
+        if index.make_whole():
+            index.walk()
+    except lmdb.Error:
         index.close()
-        raise lmdb.CorruptedError(f"its file has {size} of {used} bytes")
+        raise
     return index
 
 

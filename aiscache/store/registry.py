@@ -193,7 +193,7 @@ def _close_all() -> None:
             try:
                 _close(path)
             except Exception as error:
-                _LOG.warning("cannot close the cache in %s: %s", path, error)
+                _LOG.warning("cannot close the cache in %s: %s", path, str(error))
         _leave_unnamed()
 
 

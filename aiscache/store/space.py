@@ -119,7 +119,7 @@ class Space:
                     if not writer.pending:
                         self._seal(writer)
                 except (OSError, lmdb.Error) as error:  # who opens the cache next seals it
-                    _LOG.debug("cannot seal %s: %s", writer.path, error)
+                    _LOG.debug("cannot seal %s: %s", writer.path, str(error))
                 finally:
                     writer.close()
             return [writer for writer in writers if writer.pending]
@@ -185,7 +185,7 @@ class Space:
             self._take_back(segment_id, granted, writer)
             if granted > needed:
                 return self._grow_by(tier, span, extra=False)
-            _LOG.debug("no space in %s: %s", tier.path, error)
+            _LOG.debug("no space in %s: %s", tier.path, str(error))
             return False
         return True
 

@@ -307,8 +307,9 @@ class Store:
             raise CacheClosedError(f"the cache in {self.directory.path} was closed") from error
         self.counters.add("fallbacks")
         if what not in self._complaints:
+            # The text, not the error: a log record that is kept would keep the error's frames, and all they hold.
             self._complaints.add(what)
-            _LOG.warning("cannot %s the cache in %s: %s (said once)", what, self.directory.path, error)
+            _LOG.warning("cannot %s the cache in %s: %s (said once)", what, self.directory.path, str(error))
 
     def _resolve(self, key: bytes, value: bytes, digest: int) -> tuple[int, View] | None:
         """Return tier and bytes of what a packed entry points to, None if that is another version, or gone."""
@@ -357,7 +358,7 @@ class Store:
         if not isinstance(error, CorruptError):
             self._complain("read from", error)
             return
-        _LOG.warning("dropped a damaged object from %s: %s", self.directory.path, error)
+        _LOG.warning("dropped a damaged object from %s: %s", self.directory.path, str(error))
         self.counters.add("checksum_failures")
         try:
             self._forget_entry(key, value=value)
@@ -403,7 +404,7 @@ class Store:
                 writer.segment_id, writer.tier, offset=reservation.payload, length=reservation.length
             )
         except (CorruptError, OSError) as error:
-            _LOG.debug("cannot map segment %x: %s", writer.segment_id, error)
+            _LOG.debug("cannot map segment %x: %s", writer.segment_id, str(error))
         # None: removed by force, or the store was closed meanwhile
         return own_view(bytes(reservation.buffer)) if view is None else view
 
