@@ -10,6 +10,7 @@ A segment is sealed when its last reservation is settled, not before: until then
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ _LOG = logging.getLogger("aiscache")
 _LONGEST_EXTENT = 8 << 20
 _SHARE = 64  # a grant takes at most this fraction of what is free
 _MOST_OBJECTS = 256  # and has room for so many objects like the one that asks: what the index grows by is bounded so
+_INDEX_ROOM = 256 << 10
 _FULL_PAUSE_S = 2.0  # how long a full tier is not asked again to make room, at least
 _FULL_PAUSE_FACTOR = 20  # and in units of the time that the vain search took: at most 5 % of a process's time
 
@@ -252,5 +254,16 @@ class Space:
         used = self._index.reserved(transaction, tier.number)
         if tier.path == self._directory.segments:
             # the index goes on growing for what is already reserved: a page for each hundred entries or so
-            used += self._directory.overhead_bytes() + min(256 << 10, max(32 << 10, capacity // 128))
-        return capacity - used
+            used += self._directory.overhead_bytes() + min(_INDEX_ROOM, max(32 << 10, capacity // 128))
+        return min(capacity - used, _free_on(tier))
+
+
+def _free_on(tier: Tier) -> int:
+    """Return the free bytes of the tier's file system, less some for the index: it must not be filled to the brim."""
+    try:
+        told = os.statvfs(tier.path)
+    except OSError:  # removed by hand: making a segment there will fail, and be handled
+        return tier.capacity_bytes or 0
+    if told.f_blocks == 0:  # a tmpfs without a limit
+        return tier.capacity_bytes or 0
+    return told.f_bavail * told.f_frsize - _INDEX_ROOM

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 
 from aiscache.keys import ObjectRef, pack_identity
@@ -23,10 +22,13 @@ class Blob:
         self.ref = ObjectRef(cluster="c", provider="ais", bucket=bucket, name=name, size=size, version=str(version))
         self.key, self.digest, self.identity = self.ref.key, self.ref.digest, pack_identity(self.ref)
         self.size = size
+        self._data: bytes | None = None
 
-    @cached_property
+    @property
     def data(self) -> bytes:
-        return random.Random(self.key + self.digest.to_bytes(8, "little")).randbytes(self.size)
+        if self._data is None:  # not a `cached_property`: until Python 3.12 its lock may be held across a fork
+            self._data = random.Random(self.key + self.digest.to_bytes(8, "little")).randbytes(self.size)
+        return self._data
 
     def reserve(self, store: Store) -> Reservation | None:
         return store.reserve(key=self.key, digest=self.digest, identity=self.identity, length=self.size)

@@ -58,7 +58,7 @@ def test_four_writers_never_exceed_the_capacity_and_use_nearly_all_of_it(place: 
 
 
 def test_small_objects_with_the_index_they_need_stay_within_the_capacity(place: Path) -> None:
-    capacity = 12_000_000
+    capacity = 8_000_000
     peers = [Peer(place, capacity) for _ in range(3)]
     most = fill(place, peers, capacity=capacity, sizes=(0, 1500), batch=400)
     assert most >= 0.9 * capacity
@@ -80,8 +80,8 @@ def test_eviction_under_pressure_stays_within_the_capacity(place: Path) -> None:
     capacity = 20_000_000
     with opened(place, capacity) as store:
         chosen = random.Random(3)
-        for number in range(1500):
-            blob = Blob(f"o{number % 400}", size=chosen.randint(1_000, 150_000), version=number)
+        for number in range(700):
+            blob = Blob(f"o{number % 300}", size=chosen.randint(1_000, 150_000), version=number)
             blob.offer(store)
             if number % 10 == 0:
                 assert disk_usage(place) <= capacity

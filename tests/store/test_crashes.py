@@ -74,24 +74,24 @@ def test_killed_while_writing(disk: Path, step: str, after: int) -> None:
 
 
 @pytest.mark.parametrize("step", _SEALING)
-def test_killed_while_sealing(place: Path, step: str) -> None:
-    with Peer(place, "50MB") as peer:
+def test_killed_while_sealing(disk: Path, step: str) -> None:
+    with Peer(disk, "50MB") as peer:
         peer.ask("put", blobs(30, size=100_000))
         peer.ask("die_at", step, 0)
         with pytest.raises(PeerDiedError):
             peer.ask("close")
-    check(place, put_before=30)
+    check(disk, put_before=30)
 
 
 @pytest.mark.parametrize("step", _SWEEPING)
-def test_killed_while_sweeping(place: Path, step: str) -> None:
-    with Peer(place, "50MB") as peer:
+def test_killed_while_sweeping(memory: Path, step: str) -> None:
+    with Peer(memory, "50MB") as peer:
         peer.ask("put", blobs(40, size=100_000))
         peer.ask("die_at", step, 0)
         names = {f"o{number:05}" for number in range(20, 40) if number < 32 or number % 2}
         with pytest.raises(PeerDiedError):
             peer.ask("sweep", names, False)
-    check(place, put_before=20)
+    check(memory, put_before=20)
 
 
 def test_killed_again_while_healing(disk: Path) -> None:
@@ -123,10 +123,10 @@ def test_a_killed_writer_leaves_what_it_published_and_no_more(place: Path) -> No
 def test_many_kills_at_any_moment_leave_a_good_cache(place: Path) -> None:
     many = blobs(40, size=100_000)
     with Peer(place, "6MB"):  # full now and then: the killed ones sweep too
-        for turn in range(12):
+        for turn in range(6):
             peer = Peer(place)
             peer.tell("put", many[turn:] + many[:turn])
-            for blob in many[: turn * 3]:
+            for blob in many[: turn * 6]:
                 peer.tell("put", [blob])
             try:
                 for _ in range(turn):

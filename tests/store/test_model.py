@@ -243,7 +243,7 @@ class Cache(RuleBasedStateMachine):
 
 
 Cache.TestCase.settings = settings(
-    max_examples=int(os.environ.get("MODEL_EXAMPLES", "25")),
+    max_examples=int(os.environ.get("MODEL_EXAMPLES", "15")),
     stateful_step_count=int(os.environ.get("MODEL_STEPS", "30")),
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -52,7 +52,7 @@ def test_an_unreadable_index_is_rebuilt_with_one_warning(
     assert len(caplog.records) <= 1
 
 
-@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("keep", [0.3, 0.9])
 def test_an_index_that_was_cut_off_is_rebuilt(place: Path, keep: float) -> None:
     many = filled(place, count=2000, size=100)
     data = place / "index" / "data.mdb"
@@ -142,7 +142,7 @@ def test_verifying_on_each_read_finds_it_without_a_restart(disk: Path) -> None:
         assert [number for number, blob in enumerate(many) if not blob.is_right(store)] == [5]
 
 
-@pytest.mark.parametrize("lost", [1, 64, 4096, 30_000, 200_000])
+@pytest.mark.parametrize("lost", [1, 4096, 200_000])
 @pytest.mark.parametrize("how", ["cut", "zeroed"])
 def test_a_torn_tail_never_gives_wrong_bytes(disk: Path, lost: int, how: str) -> None:
     many = filled(disk)
@@ -160,7 +160,7 @@ def test_a_torn_tail_never_gives_wrong_bytes(disk: Path, lost: int, how: str) ->
         assert store.verify() == []
 
 
-@pytest.mark.parametrize("offset", [0, 3, 8, 64, 70, 100, 127, 128])
+@pytest.mark.parametrize("offset", [3, 8, 70, 128])
 def test_a_damaged_header_hides_records_but_never_gives_wrong_bytes(disk: Path, offset: int) -> None:
     many = filled(disk)
     with segment_files(disk)[0].open("r+b") as file:
