@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 
 import xxhash
@@ -58,8 +59,9 @@ class ObjectRef:
 
 
 def pack_identity(ref: ObjectRef) -> bytes:
-    """Return the canonical, length-prefixed identity: the key is its xxh3_128."""
-    return _prefixed(ref.cluster, ref.provider, ref.namespace, ref.bucket, ref.etl, ref.name)
+    """Return the canonical, length-prefixed identity: the key is its xxh3_128; 1 us."""
+    name = ref.name.encode("utf-8", "surrogateescape")
+    return _place(ref.cluster, ref.provider, ref.namespace, ref.bucket, ref.etl) + _LENGTH.pack(len(name)) + name
 
 
 def unpack_identity(identity: bytes) -> ObjectRef:
@@ -85,6 +87,11 @@ def key_of_identity(identity: bytes) -> bytes:
     return bytes(xxhash.xxh3_128_digest(identity))
 
 
+@lru_cache(maxsize=256)
+def _place(cluster: str, provider: str, namespace: str, bucket: str, etl: str) -> bytes:
+    return _prefixed(cluster, provider, namespace, bucket, etl)
+
+
 def _prefixed(*parts: str) -> bytes:
     encoded = [part.encode("utf-8", "surrogateescape") for part in parts]
     return b"".join(_LENGTH.pack(len(part)) + part for part in encoded)
@@ -92,7 +99,7 @@ def _prefixed(*parts: str) -> bytes:
 
 def key_hasher(cluster: str, provider: str, namespace: str, bucket: str, etl: str) -> Callable[[str], bytes]:
     """Return the function from object name to key for one bucket (and ETL); 0.5 us a name."""
-    start = xxhash.xxh3_128(_prefixed(cluster, provider, namespace, bucket, etl))
+    start = xxhash.xxh3_128(_place(cluster, provider, namespace, bucket, etl))
 
     def key_of(name: str) -> bytes:
         hasher = start.copy()
@@ -105,5 +112,9 @@ def key_hasher(cluster: str, provider: str, namespace: str, bucket: str, etl: st
 
 
 def version_digest(size: int, checksum: str, version: str) -> int:
-    """Return the 64-bit digest of one version of an object."""
-    return xxhash.xxh3_64_intdigest(_SIZE.pack(size) + _prefixed(checksum, version))
+    """Return the 64-bit digest of one version of an object; 0.7 us."""
+    check, number = checksum.encode("utf-8", "surrogateescape"), version.encode("utf-8", "surrogateescape")
+    length = _LENGTH.pack
+    return xxhash.xxh3_64_intdigest(
+        b"".join((_SIZE.pack(size), length(len(check)), check, length(len(number)), number))
+    )
