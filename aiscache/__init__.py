@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aiscache.cache import Cache
     from aiscache.datasets import AISBaseIterDataset, AISBaseMapDataset, AISIterDataset, AISMapDataset
+    from aiscache.loader import DataLoader
+    from aiscache.samplers import PrefetchSampler
     from aiscache.stats import CacheStats
     from aiscache.view import View
 
@@ -26,6 +28,8 @@ __all__ = [
     "AISMapDataset",
     "Cache",
     "CacheStats",
+    "DataLoader",
+    "PrefetchSampler",
     "View",
 ]
 
@@ -36,6 +40,8 @@ _HOME = {
     "AISMapDataset": "aiscache.datasets",
     "Cache": "aiscache.cache",
     "CacheStats": "aiscache.stats",
+    "DataLoader": "aiscache.loader",
+    "PrefetchSampler": "aiscache.samplers",
     "View": "aiscache.view",
 }
 

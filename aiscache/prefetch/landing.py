@@ -1,0 +1,108 @@
+"""Where a worker's fetches land: space that was reserved before the request went out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from aiscache.fill import Wanted
+from aiscache.keys import pack_identity
+from aiscache.locks import ByteLocks
+from aiscache.origin import Fetched
+from aiscache.prefetch.plan import Outcome
+from aiscache.store import Reservation, Store
+
+Reserve = Callable[[Wanted, int], Reservation | None]
+
+
+class Label(NamedTuple):
+    """For which position of which epoch an object is fetched."""
+
+    epoch: int
+    position: int
+
+
+class Landing:
+    """A sink (see `aiscache.origin.Sink`) for one run of fetches; holds a flight and space for each until it ends.
+
+    `reserve(wanted, size)` gives space, None if there is none. Leaving the context gives back what did not arrive.
+    """
+
+    def __init__(self, store: Store, flights: ByteLocks, reserve: Reserve) -> None:
+        self._store = store
+        self._flights = flights
+        self._reserve = reserve
+        self._coming: list[tuple[Label, Wanted] | None] = []  # by index; None when it has ended
+        self._reserved: dict[int, Reservation] = {}
+
+    def expect(self, label: Label, wanted: Wanted) -> bool:
+        """Prepare for the next object, whose flight the caller has; False if there is no space for it.
+
+        An object whose size is not known, or is made by an ETL, is given its space when the cluster tells the size.
+        """
+        known = wanted.ref.size >= 0 and not wanted.ref.etl
+        reservation = self._reserve(wanted, wanted.ref.size) if known else None
+        if known and reservation is None:
+            return False
+        if reservation is not None:
+            self._reserved[len(self._coming)] = reservation
+        self._coming.append((label, wanted))
+        return True
+
+    def open(self, index: int, size: int) -> memoryview:
+        """Return the buffer for an object; memory that is thrown away if it has no space."""
+        reservation = self._reserved.get(index)
+        if reservation is not None and reservation.length == size:
+            return reservation.buffer
+        self._give_up(index)
+        coming = self._coming[index]
+        reservation = None if coming is None else self._reserve(coming[1], size)
+        if reservation is None:
+            return memoryview(bytearray(size))
+        self._reserved[index] = reservation
+        return reservation.buffer
+
+    def settle(self, fetched: Fetched) -> tuple[Label, Outcome, Reservation | None]:
+        """End one object: publish it if it arrived, free its flight; return whose it was and where it lies."""
+        coming = self._coming[fetched.index]
+        assert coming is not None  # noqa: S101  (each index ends once)
+        label, wanted = coming
+        try:
+            reservation = self._reserved.pop(fetched.index, None)
+            if fetched.error is not None:
+                outcome = Outcome.FAILED
+                if reservation is not None:
+                    self._store.give_up(reservation)
+            elif reservation is None:
+                outcome = Outcome.LEFT
+            else:
+                self._store.publish([reservation])
+                outcome = Outcome.KEPT
+        finally:
+            self._end(fetched.index, wanted)
+        return label, outcome, reservation
+
+    def close(self) -> None:
+        """Give back all that did not arrive."""
+        for index, coming in enumerate(self._coming):
+            if coming is not None:
+                self._give_up(index)
+                self._end(index, coming[1])
+
+    def _end(self, index: int, wanted: Wanted) -> None:
+        self._coming[index] = None
+        self._flights.unlock(wanted.flight)
+
+    def _give_up(self, index: int) -> None:
+        reservation = self._reserved.pop(index, None)
+        if reservation is not None:
+            self._store.give_up(reservation)
+
+
+def reserve_in(store: Store) -> Reserve:
+    """Return what reserves space in the store."""
+
+    def reserve(wanted: Wanted, size: int) -> Reservation | None:
+        return store.reserve(key=wanted.key, digest=wanted.digest, identity=pack_identity(wanted.ref), length=size)
+
+    return reserve

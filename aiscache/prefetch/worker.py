@@ -1,0 +1,147 @@
+"""A worker of the pool: fetches what it is given into the store, many objects at a time, in one thread.
+
+For each position: is the object there already? Does somebody else fetch it? Has its reader come by? Only then space is
+reserved and the request goes out. So a worker fetches nothing that it cannot keep, and waits for nobody: what others
+are fetching is left to them.
+
+    1. A worker looks at the clock: the position lies ahead. 2. The clock passes it; its reader takes the flight,
+    fetches, and finds the cache full: nothing is kept. 3. The worker gets the flight, and looks in the store: nothing.
+
+So the clock is asked once more under the flight; else the object would be fetched a second time, for nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+
+from aiscache.fill import Wanted
+from aiscache.keys import ObjectRef
+from aiscache.locks import ByteLocks
+from aiscache.prefetch.job import Job
+from aiscache.prefetch.landing import Label, Landing, reserve_in
+from aiscache.prefetch.messages import LONGEST, pack_report, unpack_chunk
+from aiscache.prefetch.page import CLOCK, Page
+from aiscache.prefetch.plan import Outcome
+from aiscache.store import Store
+
+_LOG = logging.getLogger("aiscache")
+
+_REPORT = 8  # settled positions are told so many at a time, and at once when nothing else is to be done
+
+
+class Worker:
+    """Serves one link until the pool closes it: `run` returns then."""
+
+    def __init__(self, link: socket.socket, *, job: Job, page: Page, store: Store) -> None:
+        self._link = link
+        self._job = job
+        self._page = page
+        self._store = store
+        self._flights = ByteLocks(store.directory.flights)
+        self._epoch = 0
+        self._queue: deque[tuple[int, Wanted]] = deque()
+        self._settled: list[tuple[int, Outcome, int]] = []
+        self._open = True
+
+    def run(self) -> None:
+        """Work until the link ends."""
+        try:
+            while self._open:
+                if self._queue:
+                    self._fetch()
+                self._report(at_least=1)
+                self._receive(timeout_s=0 if self._queue else None)
+        finally:
+            self._flights.close()
+
+    # ---- talking to the pool
+
+    def _receive(self, *, timeout_s: float | None) -> None:
+        """Take in all that the pool sent; wait for the first packet, at most so long."""
+        while self._open and select.select([self._link], [], [], timeout_s)[0]:
+            packet = self._link.recv(LONGEST)
+            if not packet:
+                self._open = False
+                self._queue.clear()
+                return
+            self._take(packet)
+            timeout_s = 0
+
+    def _take(self, packet: bytes) -> None:
+        """Queue a chunk, but for what is in the store already: one look for all of it."""
+        epoch, work = unpack_chunk(packet)
+        if epoch != self._epoch:
+            self._queue.clear()
+            self._settled.clear()
+            self._epoch = epoch
+        for position, row in work:
+            wanted = self._job.wanted(row)
+            if self._store.contains(wanted.key, wanted.digest):
+                self._settle(position, Outcome.PRESENT)
+            else:
+                self._queue.append((position, wanted))
+        self._report(at_least=1)
+
+    def _settle(self, position: int, outcome: Outcome, size: int = 0) -> None:
+        self._settled.append((position, outcome, size))
+
+    def _report(self, *, at_least: int) -> None:
+        if len(self._settled) >= at_least:
+            self._link.send(pack_report(self._epoch, self._settled))
+            self._settled.clear()
+
+    # ---- fetching
+
+    def _fetch(self) -> None:
+        """Fetch what is queued, and what comes in meanwhile, as long as it is from one cluster."""
+        cluster = self._queue[0][1].ref.cluster
+        with closing(Landing(self._store, self._flights, reserve_in(self._store))) as landing:
+            refs = self._startable(cluster, landing)
+            for fetched in self._job.origins[cluster].fetch(refs, landing, in_flight=self._job.connections):
+                label, outcome, _ = landing.settle(fetched)
+                if fetched.error is None:
+                    self._store.counters.add("fetched_objects")
+                    self._store.counters.add("fetched_bytes", fetched.size)
+                else:
+                    _LOG.debug("not prefetched: %s", fetched.error)
+                if label.epoch == self._epoch:
+                    self._settle(label.position, outcome, fetched.size)
+                self._report(at_least=_REPORT)
+
+    def _startable(self, cluster: str, landing: Landing) -> Iterator[ObjectRef]:
+        """Yield what is to be fetched next, its flight taken and its space reserved."""
+        while True:
+            self._receive(timeout_s=0)
+            if not self._queue or self._queue[0][1].ref.cluster != cluster:
+                self._report(at_least=1)
+                return
+            position, wanted = self._queue.popleft()
+            outcome = self._start(position, wanted, landing)
+            if outcome is None:
+                yield wanted.ref
+            else:
+                self._settle(position, outcome)
+                self._report(at_least=_REPORT)
+
+    def _start(self, position: int, wanted: Wanted, landing: Landing) -> Outcome | None:
+        """Take the flight and the space for an object, None if all is ready; or say why it is not to be fetched."""
+        if self._passed(position) or not self._flights.try_exclusive(wanted.flight):
+            return Outcome.LEFT
+        if self._store.contains(wanted.key, wanted.digest):
+            outcome = Outcome.PRESENT
+        elif self._passed(position):
+            outcome = Outcome.LEFT
+        elif landing.expect(Label(self._epoch, position), wanted):
+            return None
+        else:
+            outcome = Outcome.NO_ROOM
+        self._flights.unlock(wanted.flight)
+        return outcome
+
+    def _passed(self, position: int) -> bool:
+        return position < self._page.position(CLOCK, self._epoch)

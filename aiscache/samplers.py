@@ -1,0 +1,309 @@
+"""`PrefetchSampler`: a sampler that tells a pool of prefetchers what it is going to yield, and is their clock."""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
+
+from aiscache.cache import Cache
+from aiscache.datasets.base_map import AISBaseMapDataset
+from aiscache.errors import ConfigError
+from aiscache.prefetch import Epoch, Job, Prefetcher
+from aiscache.prefetch.job import NOT_OURS, Rows, default_processes
+from aiscache.settings import parse_size
+
+CONNECTIONS = 16
+LOOKAHEAD = "512MB"
+
+_FIRST = 1024  # positions that are read and told before the first is yielded
+_LONGEST = 1 << 16  # positions told at a time
+_HORIZON = 1 << 20  # positions that are read ahead of the clock, at most
+_PER_PULL = 64
+
+_STATE_VERSION = 1
+
+
+class PrefetchSampler(Sampler[Any]):  # type: ignore[misc]
+    """Yields what `sampler` (a sampler or a batch sampler) yields, and has the cache filled ahead of that.
+
+    Worker processes fetch what is not in the cache of `dataset` (of this package, or `Subset`s and `ConcatDataset`s of
+    such), in the order of the sampler, as far ahead as the cache has room; and `lookahead` bytes further, for one read.
+    They are started when an object is missing, and end with this sampler. For other datasets, or without a cache, it
+    only yields.
+
+    It may be iterated again and again; an iterator of before goes on, but without prefetching. The wrapped sampler is
+    read ahead of what is yielded, up to a million indices (an endless one, too). Other attributes are the wrapped
+    sampler's: `set_epoch`, `batch_size`, `sampler` ... A `state_dict` holds the wrapped sampler's of when the epoch
+    began and how many items were yielded since.
+
+    Arguments:
+        sampler, dataset: what is wrapped, and what its indices mean.
+        processes: worker processes; by default half of the cores, at most 4.
+        connections: requests that each has in flight.
+        lookahead: bytes ("512MB") that they together hold beyond the cache's capacity.
+
+    Use it as `sampler=` or `batch_sampler=` of torch's DataLoader. `aiscache.DataLoader` does so by itself.
+    """
+
+    def __init__(
+        self,
+        sampler: Iterable[Any],
+        dataset: Dataset[Any],
+        *,
+        processes: int | None = None,
+        connections: int | None = None,
+        lookahead: int | str = LOOKAHEAD,
+    ) -> None:
+        for name, value in (("processes", processes), ("connections", connections)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value!r} must be at least 1")
+        self.wrapped = sampler
+        self.dataset = dataset
+        self.outstanding: int | None = None  # how many items a loader works on at a time, where that is known
+        self._processes = processes or default_processes()
+        self._connections = connections or CONNECTIONS
+        self._lookahead_bytes = parse_size(lookahead, name="lookahead")
+        self._prefetcher: Prefetcher | None = None
+        self._skip = 0
+        self._began: Any = None
+        self._yielded = 0
+
+    @property
+    def prefetcher(self) -> Prefetcher | None:
+        """The pool's handle, with `stats()` and `close()`; None before the first epoch, and where there is none."""
+        return self._prefetcher
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the epoch's items. The order is told to the pool before the first."""
+        skip, self._skip, self._yielded = self._skip, 0, self._skip
+        if hasattr(self.wrapped, "state_dict"):
+            self._began = self.wrapped.state_dict()
+        items = islice(iter(self.wrapped), skip, None)
+        target = _Target.of(self.dataset)
+        job = None if target is None else target.job(self._processes, self._connections, self._lookahead_bytes)
+        if target is None or job is None:
+            ahead: Iterator[Any] = items
+        else:
+            if self._prefetcher is None or self._prefetcher.job.cache is not job.cache:
+                self._prefetcher = Prefetcher(job)
+            ahead = _Ahead(items, self._prefetcher.begin(), target, outstanding=self.outstanding).items()
+        for item in ahead:
+            self._yielded += 1
+            yield item
+
+    def __len__(self) -> int:
+        return len(self.wrapped)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "wrapped" or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(name)
+        value = getattr(self.wrapped, name)
+        return {"state_dict": self._state, "load_state_dict": self._load_state}.get(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prefetcher": None}
+
+    def __repr__(self) -> str:
+        return f"PrefetchSampler({self.wrapped!r})"
+
+    def _state(self) -> dict[str, Any]:
+        began = self.wrapped.state_dict() if self._began is None else self._began  # type: ignore[attr-defined]
+        return {"version": _STATE_VERSION, "sampler": began, "yielded": self._yielded}
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        if state.get("version") != _STATE_VERSION:
+            raise ConfigError(f"state {state!r} is not of a PrefetchSampler of version {_STATE_VERSION}")
+        self.wrapped.load_state_dict(state["sampler"])  # type: ignore[attr-defined]
+        self._skip = self._yielded = state["yielded"]
+
+
+class _Ahead:
+    """Reads a sampler ahead of what is yielded, and tells the epoch what comes and what was yielded.
+
+    What the sampler raises is raised where it would have been without us: behind the items that came before.
+    """
+
+    def __init__(self, items: Iterator[Any], epoch: Epoch, target: _Target, *, outstanding: int | None) -> None:
+        self._items = items
+        self._epoch = epoch
+        self._target = target
+        self._read: deque[tuple[Any, int]] = deque()  # (item, how many indices it has), not yielded yet
+        self._indices: list[Any] = []  # read, and not told yet
+        self._positions = 0  # read
+        self._clock = 0  # yielded
+        self._block = _FIRST
+        self._ended = False
+        self._error: Exception | None = None
+        # The clock before each of the last items: the oldest is what a loader is done with when it asks for the next.
+        self._clocks: deque[int] | None = None if outstanding is None else deque([0], maxlen=outstanding + 1)
+
+    def items(self) -> Iterator[Any]:
+        """Yield the sampler's items."""
+        self._look(_FIRST)
+        self._tell(at_least=1)
+        while self._read:
+            item, count = self._read.popleft()
+            self._clock += count
+            consumed = None
+            if self._clocks is not None:
+                self._clocks.append(self._clock)
+                full = len(self._clocks) == self._clocks.maxlen
+                consumed = self._clocks[0] if full else 0
+            self._epoch.advance(self._clock, consumed=consumed)
+            yield item
+            self._look(max(_PER_PULL, 4 * count))
+            self._tell(at_least=1 if self._ended else self._block)
+        if self._error is not None:
+            raise self._error
+
+    def _look(self, count: int) -> None:
+        """Read so many positions more, up to the horizon; always one item, if there is one and none is at hand."""
+        until = min(self._positions + count, self._clock + _HORIZON)
+        while not self._ended and (self._positions < until or not self._read):
+            try:
+                item = next(self._items)
+            except StopIteration:
+                self._ended = True
+                return
+            except Exception as error:
+                self._ended, self._error = True, error
+                return
+            before = len(self._indices)
+            if isinstance(item, list | tuple):
+                self._indices.extend(item)
+            elif getattr(item, "ndim", 0) == 1:  # an array or a tensor
+                self._indices.extend(item.tolist())
+            else:
+                self._indices.append(item)
+            self._positions += len(self._indices) - before
+            self._read.append((item, len(self._indices) - before))
+
+    def _tell(self, *, at_least: int) -> None:
+        """Tell the epoch what was read, in growing blocks."""
+        while len(self._indices) >= at_least:
+            block = self._indices[:_LONGEST]
+            if not block or not self._epoch.publish(self._target.rows(_as_indices(block))):
+                return
+            del self._indices[:_LONGEST]
+            self._block = min(2 * self._block, _LONGEST)
+
+
+def _as_indices(values: list[Any]) -> Rows:
+    """Return indices as numbers; what is none (a key of a user's own) becomes one that is out of range."""
+    try:
+        return np.fromiter(map(operator.index, values), np.int64, len(values))
+    except (TypeError, OverflowError):
+        return np.array([_as_index(value) for value in values], np.int64)
+
+
+def _as_index(value: Any) -> int:
+    try:
+        index = operator.index(value)
+    except TypeError:
+        return _OUT_OF_RANGE
+    return index if abs(index) < -_OUT_OF_RANGE else _OUT_OF_RANGE
+
+
+_OUT_OF_RANGE = -(1 << 62)
+
+
+class _Target:
+    """A dataset as rows of listings: which datasets of ours it is made of, and which row an index means."""
+
+    parts: list[AISBaseMapDataset]
+
+    @classmethod
+    def of(cls, dataset: Any) -> _Target | None:
+        """Return the target, None for a dataset that we do not understand."""
+        if isinstance(dataset, AISBaseMapDataset):
+            return _Listing(dataset)
+        if isinstance(dataset, Subset):
+            inner = cls.of(dataset.dataset)
+            return None if inner is None else _Part(inner, np.asarray(dataset.indices, np.int64))
+        if isinstance(dataset, ConcatDataset):
+            return _Chain([cls.of(each) for each in dataset.datasets], list(map(len, dataset.datasets)))
+        return None
+
+    def rows(self, indices: Rows) -> Rows:
+        """Return the row of each index, counted through all parts; NOT_OURS for what is none."""
+        raise NotImplementedError
+
+    def job(self, processes: int, connections: int, lookahead_bytes: int) -> Job | None:
+        """Return what a pool would do for the target, None if there is nothing for it to do."""
+        cache = self.parts[0].cache if self.parts else None
+        if cache is None or cache.store() is None or not all(_can_prefetch(part, cache) for part in self.parts):
+            return None
+        origins = {cluster: origin for part in self.parts for cluster, origin in part._reader.origins.items()}
+        return Job(
+            cache=cache,
+            manifests=tuple(part.manifest for part in self.parts),
+            origins=origins,
+            processes=processes,
+            connections=connections,
+            lookahead_bytes=lookahead_bytes,
+        )
+
+
+def _can_prefetch(part: AISBaseMapDataset, cache: Cache) -> bool:
+    """Tell whether a part reads through that cache, and has its listing in a file that the pool can open."""
+    return part.cache is not None and part.cache.settings == cache.settings and bool(part.manifest.path)
+
+
+def _wrap(indices: Rows, count: int) -> Rows:
+    """Count negative indices from the end; NOT_OURS for what is out of range."""
+    wrapped = np.where(indices < 0, indices + count, indices)
+    return np.where((wrapped >= 0) & (wrapped < count), wrapped, NOT_OURS)
+
+
+class _Listing(_Target):
+    """A dataset of ours."""
+
+    def __init__(self, dataset: AISBaseMapDataset) -> None:
+        self.parts = [dataset]
+        self._count = len(dataset.manifest)
+
+    def rows(self, indices: Rows) -> Rows:
+        return _wrap(indices, self._count)
+
+
+class _Part(_Target):
+    """A `Subset`."""
+
+    def __init__(self, inner: _Target, indices: Rows) -> None:
+        self.parts = inner.parts
+        self._inner = inner
+        self._indices = indices
+
+    def rows(self, indices: Rows) -> Rows:
+        places = _wrap(indices, len(self._indices))
+        if not len(self._indices):
+            return places
+        return np.where(places < 0, NOT_OURS, self._inner.rows(self._indices[places]))
+
+
+class _Chain(_Target):
+    """A `ConcatDataset`; members that we do not understand have no rows."""
+
+    def __init__(self, members: list[_Target | None], lengths: list[int]) -> None:
+        self.parts = [part for member in members if member is not None for part in member.parts]
+        self._members = members
+        self._lengths = lengths
+
+    def rows(self, indices: Rows) -> Rows:
+        places = _wrap(indices, sum(self._lengths))
+        rows = np.full(len(places), NOT_OURS, np.int64)
+        first = start = 0
+        for member, length in zip(self._members, self._lengths, strict=True):
+            ours = np.flatnonzero((places >= first) & (places < first + length))
+            if member is not None:
+                found = member.rows(places[ours] - first)
+                rows[ours] = np.where(found < 0, NOT_OURS, found + start)
+                start += sum(len(part.manifest) for part in member.parts)
+            first += length
+        return rows
