@@ -130,6 +130,7 @@ def test_inherited_views_stay_leased_when_the_parent_lets_go(disk: Path) -> None
             if pid == 0:
                 status = 1
                 try:
+                    signal.alarm(30)  # should the parent fail meanwhile
                     os.write(ready[1], b"x")
                     os.read(go[0], 1)
                     status = 0 if bytes(held["view"]) == one.data else 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import traceback
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def test_a_forked_child_has_a_share_of_its_own(shared_memory: Path) -> None:
         if pid == 0:
             status = 1
             try:
+                signal.alarm(30)  # should the parent fail meanwhile
                 with opened(None) as own:
                     os.write(done[1], b"x")
                     os.read(go[0], 1)
