@@ -7,7 +7,6 @@ the object then comes straight from the cluster, with one warning and a counter.
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -58,7 +57,6 @@ class Cache:
             self._give_in()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
         self._opened: Store | None = None
         self._generation = -1
         self._closed = False
@@ -81,16 +79,6 @@ class Cache:
         missing = {one.key: one for one, view in zip(wanted, views, strict=True) if view is None}
         fetched = fetch_all(self.store(), list(missing.values()))
         return [fetched[one.key] if view is None else view for one, view in zip(wanted, views, strict=True)]
-
-    def get(self, key: bytes, digest: int) -> View | None:
-        """Return one version of an object if it is here; no request."""
-        store = self.store()
-        if store is None:
-            return None
-        view = store.get(key, digest)
-        if view is None:
-            store.counters.add("misses")
-        return view
 
     def lookup(self, keys: Sequence[bytes], digests: Sequence[int]) -> list[View | None]:
         """Return what is here, None for what is not; one index transaction, no request."""
@@ -177,7 +165,7 @@ class Cache:
 
     def close(self) -> None:
         """Give up this handle; the last one of the process frees locks and mappings. Views that live stay valid."""
-        with self._lock:
+        with stores.lock():
             if self._opened is not None and self._generation == stores.generation():
                 stores.release(self._opened)
             self._opened, self._closed, self._generation = None, True, -1
@@ -202,7 +190,7 @@ class Cache:
         return f"<Cache {self.settings.path or 'unnamed, in shared memory'}, {state}>"
 
     def _open(self) -> None:
-        with self._lock:
+        with stores.lock():
             if self._closed:
                 raise CacheClosedError(f"{self!r} is used after close()")
             if self._generation != stores.generation():

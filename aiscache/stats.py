@@ -85,9 +85,10 @@ class Counters:
 
     def hit(self, tier: int, count: int, size_bytes: int) -> None:
         """Count hits in one tier (0 memory, 1 disk); 0.3 us."""
+        slot = self._slot
         with self._lock:
-            self._slot[tier] += count
-            self._slot[tier + 2] += size_bytes
+            slot[tier] += count
+            slot[tier + 2] += size_bytes
 
     def process(self) -> CacheStats:
         """Return what this process counted."""

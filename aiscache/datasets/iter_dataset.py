@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tqdm import tqdm
-
 from aiscache.datasets.base_iter import AISBaseIterDataset
+from aiscache.datasets.progress import with_progress
 from aiscache.datasets.readahead import read_ahead
 
 
@@ -41,15 +40,9 @@ class AISIterDataset(AISBaseIterDataset):
         rows = self._rows(share)[self._skip :]
         self._yielded, self._skip = self._skip, 0
         samples = read_ahead(iter(rows.tolist()), self._samples)
-        with tqdm(
-            total=len(rows),
-            desc=type(self).__name__ + (f" (Worker {share.worker})" if share.workers > 1 else ""),
-            position=share.worker,
-            unit="obj",
-            disable=None if self._show_progress else True,  # None: only on a terminal
-            leave=share.workers == 1,
-        ) as progress:
-            for sample in samples:
-                self._yielded += 1
-                yield sample
-                progress.update()
+        if self._show_progress:
+            title = type(self).__name__
+            samples = with_progress(samples, total=len(rows), title=title, worker=share.worker, workers=share.workers)
+        for sample in samples:
+            self._yielded += 1
+            yield sample

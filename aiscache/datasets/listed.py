@@ -56,6 +56,7 @@ class Listed:
         )
         origins = [Origin.from_client(selection.source.client) for selection in listing.selections]
         by_endpoint = {origin.endpoint: origin for origin in origins}
+        self._length = len(self.manifest)
         clusters = {source.cluster: by_endpoint[source.endpoint] for source in self.manifest.sources}
         self._reader = Reader(self.manifest, cache=self.cache, origins=clusters)
 

@@ -28,8 +28,8 @@ class AISMapDataset(AISBaseMapDataset):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self.subset(index)
-        row = self.position(index)
-        return self.manifest.name(row), self._convert(self.read(row))
+        row = index if type(index) is int and 0 <= index < self._length else self.position(index)
+        return self.manifest.name(row), self._convert(self._reader.read(row))
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[tuple[str, Any]]:
         return self._samples([self.position(index) for index in indices])

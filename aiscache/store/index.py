@@ -132,10 +132,8 @@ class Index:
                 transaction = self._env.begin(self.entries)
             except lmdb.MapResizedError:
                 transaction = self._begin(write=False, db=self.entries)
-            try:
-                value: bytes | None = transaction.get(key)
-            finally:
-                transaction.abort()
+            value: bytes | None = transaction.get(key)
+            transaction.abort()
         return value
 
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:

@@ -48,6 +48,11 @@ def generation() -> int:
     return _registry.generation
 
 
+def lock() -> threading.RLock:
+    """Return the lock of opening and closing: one that no thread of a parent can have left locked in a forked child."""
+    return _registry.lock
+
+
 def unnamed_path() -> Path:
     """Return where the unnamed cache lies."""
     return user_memory_directory() / "unnamed"
