@@ -133,6 +133,7 @@ class _Ahead:
         self._items = items
         self._epoch = epoch
         self._target = target
+        self._cache = target.parts[0].cache
         self._read: deque[tuple[Any, int]] = deque()  # (item, how many indices it has), not yielded yet
         self._indices: list[Any] = []  # read, and not told yet
         self._positions = 0  # read
@@ -156,11 +157,18 @@ class _Ahead:
                 full = len(self._clocks) == self._clocks.maxlen
                 consumed = self._clocks[0] if full else 0
             self._epoch.advance(self._clock, consumed=consumed)
+            self._let_go()
             yield item
             self._look(max(_PER_PULL, 4 * count))
             self._tell(at_least=1 if self._ended else self._block)
         if self._error is not None:
             raise self._error
+
+    def _let_go(self) -> None:
+        """Unmap, in this process, what was held for one read: the pool waits for the space."""
+        store = None if self._cache is None else self._cache.store()
+        if store is not None:
+            store.trim_staged()
 
     def _look(self, count: int) -> None:
         """Read so many positions more, up to the horizon; always one item, if there is one and none is at hand."""

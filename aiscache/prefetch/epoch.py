@@ -23,8 +23,8 @@ class RunningEpoch:
         self._job = job
         self._page = page
         self._first = start  # the position of the first of `_rows`
-        # A quarter of what may be staged lies behind the clock (see `move`), a part of it in segments half used.
-        self._plan = Plan(window_bytes=job.share_bytes * 5 // 8, chunk=max(32, 2 * job.connections), start=start)
+        # The rest is for what is left in segments that are half read, and for segments that are still mapped.
+        self._plan = Plan(window_bytes=job.share_bytes * 3 // 4, chunk=max(32, 2 * job.connections), start=start)
         self._rows: Rows = np.empty(0, np.int64)
         self._totals = totals or PrefetchStats()
 

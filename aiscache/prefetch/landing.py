@@ -6,13 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from aiscache.fill import Wanted
-from aiscache.keys import pack_identity
 from aiscache.locks import ByteLocks
 from aiscache.origin import Fetched
 from aiscache.prefetch.plan import Outcome
-from aiscache.store import Reservation, Store
-
-Reserve = Callable[[Wanted, int], Reservation | None]
+from aiscache.store import STAGING, Reservation, Store
 
 
 class Label(NamedTuple):
@@ -22,10 +19,13 @@ class Label(NamedTuple):
     position: int
 
 
+Reserve = Callable[[Label, Wanted, int], Reservation | None]
+
+
 class Landing:
     """A sink (see `aiscache.origin.Sink`) for one run of fetches; holds a flight and space for each until it ends.
 
-    `reserve(wanted, size)` gives space, None if there is none. Leaving the context gives back what did not arrive.
+    `reserve(label, wanted, size)` gives space, None if there is none. `close` gives back what did not arrive.
     """
 
     def __init__(self, store: Store, flights: ByteLocks, reserve: Reserve) -> None:
@@ -41,7 +41,7 @@ class Landing:
         An object whose size is not known, or is made by an ETL, is given its space when the cluster tells the size.
         """
         known = wanted.ref.size >= 0 and not wanted.ref.etl
-        reservation = self._reserve(wanted, wanted.ref.size) if known else None
+        reservation = self._reserve(label, wanted, wanted.ref.size) if known else None
         if known and reservation is None:
             return False
         if reservation is not None:
@@ -56,14 +56,14 @@ class Landing:
             return reservation.buffer
         self._give_up(index)
         coming = self._coming[index]
-        reservation = None if coming is None else self._reserve(coming[1], size)
+        reservation = None if coming is None else self._reserve(*coming, size)
         if reservation is None:
             return memoryview(bytearray(size))
         self._reserved[index] = reservation
         return reservation.buffer
 
-    def settle(self, fetched: Fetched) -> tuple[Label, Outcome, Reservation | None]:
-        """End one object: publish it if it arrived, free its flight; return whose it was and where it lies."""
+    def settle(self, fetched: Fetched) -> tuple[Label, Outcome]:
+        """End one object: publish it if it arrived, free its flight; return what it was fetched for."""
         coming = self._coming[fetched.index]
         assert coming is not None  # noqa: S101  (each index ends once)
         label, wanted = coming
@@ -76,11 +76,11 @@ class Landing:
             elif reservation is None:
                 outcome = Outcome.LEFT
             else:
-                self._store.publish([reservation])
-                outcome = Outcome.KEPT
+                self._store.keep([reservation])
+                outcome = Outcome.STAGED if reservation.writer.tier == STAGING else Outcome.KEPT
         finally:
             self._end(fetched.index, wanted)
-        return label, outcome, reservation
+        return label, outcome
 
     def close(self) -> None:
         """Give back all that did not arrive."""
@@ -97,12 +97,3 @@ class Landing:
         reservation = self._reserved.pop(index, None)
         if reservation is not None:
             self._store.give_up(reservation)
-
-
-def reserve_in(store: Store) -> Reserve:
-    """Return what reserves space in the store."""
-
-    def reserve(wanted: Wanted, size: int) -> Reservation | None:
-        return store.reserve(key=wanted.key, digest=wanted.digest, identity=pack_identity(wanted.ref), length=size)
-
-    return reserve

@@ -1,8 +1,9 @@
 """A worker of the pool: fetches what it is given into the store, many objects at a time, in one thread.
 
 For each position: is the object there already? Does somebody else fetch it? Has its reader come by? Only then space is
-reserved and the request goes out. So a worker fetches nothing that it cannot keep, and waits for nobody: what others
-are fetching is left to them.
+reserved, in the cache or else in a staging segment of this worker, and the request goes out. So a worker fetches
+nothing that it cannot keep, and waits for nobody: what others are fetching is left to them. A staging segment is
+dropped when the loop is done with all that is in it.
 
     1. A worker looks at the clock: the position lies ahead. 2. The clock passes it; its reader takes the flight,
     fetches, and finds the cache full: nothing is kept. 3. The worker gets the flight, and looks in the store: nothing.
@@ -20,17 +21,18 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from aiscache.fill import Wanted
-from aiscache.keys import ObjectRef
+from aiscache.keys import ObjectRef, pack_identity
 from aiscache.locks import ByteLocks
 from aiscache.prefetch.job import Job
-from aiscache.prefetch.landing import Label, Landing, reserve_in
+from aiscache.prefetch.landing import Label, Landing
 from aiscache.prefetch.messages import LONGEST, pack_report, unpack_chunk
-from aiscache.prefetch.page import CLOCK, Page
+from aiscache.prefetch.page import CLOCK, DROP, Page
 from aiscache.prefetch.plan import Outcome
-from aiscache.store import Store
+from aiscache.store import STAGING, Reservation, Store
 
 _LOG = logging.getLogger("aiscache")
 
+_TIDY_S = 0.02  # how often a worker without work looks whether what it staged was read
 _REPORT = 8  # settled positions are told so many at a time, and at once when nothing else is to be done
 
 
@@ -43,6 +45,8 @@ class Worker:
         self._page = page
         self._store = store
         self._flights = ByteLocks(store.directory.flights)
+        self._staging = store.open_staging(job.share_bytes)
+        self._last: dict[int, int] = {}  # by staging segment: the last position that is in it
         self._epoch = 0
         self._queue: deque[tuple[int, Wanted]] = deque()
         self._settled: list[tuple[int, Outcome, int]] = []
@@ -55,7 +59,8 @@ class Worker:
                 if self._queue:
                     self._fetch()
                 self._report(at_least=1)
-                self._receive(timeout_s=0 if self._queue else None)
+                self._tidy()
+                self._receive(timeout_s=0 if self._queue else _TIDY_S if self._staging.segments else None)
         finally:
             self._flights.close()
 
@@ -78,13 +83,18 @@ class Worker:
         if epoch != self._epoch:
             self._queue.clear()
             self._settled.clear()
+            self._last.clear()
             self._epoch = epoch
-        for position, row in work:
-            wanted = self._job.wanted(row)
-            if self._store.contains(wanted.key, wanted.digest):
-                self._settle(position, Outcome.PRESENT)
-            else:
-                self._queue.append((position, wanted))
+            self._tidy()
+        wanted = [self._job.wanted(row) for _, row in work]
+        segments = self._store.segments_of([one.key for one in wanted], [one.digest for one in wanted])
+        for (position, _), one, segment in zip(work, wanted, segments, strict=True):
+            if segment is None:
+                self._queue.append((position, one))
+                continue
+            if segment in self._last:  # staged for another position of this epoch: it stays for this one too
+                self._last[segment] = max(self._last[segment], position)
+            self._settle(position, Outcome.PRESENT)
         self._report(at_least=1)
 
     def _settle(self, position: int, outcome: Outcome, size: int = 0) -> None:
@@ -100,15 +110,17 @@ class Worker:
     def _fetch(self) -> None:
         """Fetch what is queued, and what comes in meanwhile, as long as it is from one cluster."""
         cluster = self._queue[0][1].ref.cluster
-        with closing(Landing(self._store, self._flights, reserve_in(self._store))) as landing:
+        with closing(Landing(self._store, self._flights, self._reserve)) as landing:
             refs = self._startable(cluster, landing)
             for fetched in self._job.origins[cluster].fetch(refs, landing, in_flight=self._job.connections):
-                label, outcome, _ = landing.settle(fetched)
+                label, outcome = landing.settle(fetched)
                 if fetched.error is None:
                     self._store.counters.add("fetched_objects")
                     self._store.counters.add("fetched_bytes", fetched.size)
                 else:
-                    _LOG.debug("not prefetched: %s", fetched.error)
+                    _LOG.debug("not prefetched: %s", str(fetched.error))
+                if outcome is Outcome.STAGED:
+                    self._store.counters.add("staged")
                 if label.epoch == self._epoch:
                     self._settle(label.position, outcome, fetched.size)
                 self._report(at_least=_REPORT)
@@ -145,3 +157,28 @@ class Worker:
 
     def _passed(self, position: int) -> bool:
         return position < self._page.position(CLOCK, self._epoch)
+
+    # ---- space
+
+    def _reserve(self, label: Label, wanted: Wanted, size: int) -> Reservation | None:
+        """Return space for an object, None if there is none, also not after dropping what was read."""
+        identity = pack_identity(wanted.ref)
+        for attempt in range(2):
+            reservation = self._store.reserve(
+                key=wanted.key, digest=wanted.digest, identity=identity, length=size, staging=self._staging
+            )
+            if reservation is not None:
+                if reservation.writer.tier == STAGING:
+                    segment = reservation.writer.segment_id
+                    self._last[segment] = max(self._last.get(segment, 0), label.position)
+                return reservation
+            if attempt == 0 and not self._tidy():
+                break
+        return None
+
+    def _tidy(self) -> bool:
+        """Drop the staging segments that the loop is done with, and those of earlier epochs; tell if any went."""
+        done = self._page.position(DROP, self._epoch)
+        over = [segment for segment in self._staging.segments if self._last.get(segment, -1) < done]
+        dropped = [self._staging.drop(segment) for segment in over]
+        return any(dropped)

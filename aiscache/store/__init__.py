@@ -4,7 +4,9 @@ from aiscache.store.directory import Directory
 from aiscache.store.index import DISK, MEMORY
 from aiscache.store.reclaim import Swept
 from aiscache.store.record import Record
+from aiscache.store.staging import Staging
 from aiscache.store.store import Store
+from aiscache.store.tiers import STAGING
 from aiscache.store.writer import Reservation
 
-__all__ = ["DISK", "MEMORY", "Directory", "Record", "Reservation", "Store", "Swept"]
+__all__ = ["DISK", "MEMORY", "STAGING", "Directory", "Record", "Reservation", "Staging", "Store", "Swept"]

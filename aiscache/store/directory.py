@@ -7,6 +7,7 @@
     stats           counters of every process
     index/          the LMDB environment
     segments/       the bytes
+    staging/        the bytes of objects that are read once; made when first needed
     manifests/      listings
 
 Directories are made with mode 0700, files with 0600. Nothing that is not ours is ever written to or removed.
@@ -70,6 +71,11 @@ class Directory:
     def segments(self) -> Path:
         """The segments of this directory's own tier."""
         return self.path / "segments"
+
+    @property
+    def staging(self) -> Path:
+        """The segments of objects that are read once."""
+        return self.path / "staging"
 
     @property
     def manifests(self) -> Path:

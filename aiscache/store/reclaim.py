@@ -20,7 +20,7 @@ from aiscache.store.index import DOOMED, OPEN, SEALED, Index, SegmentRow
 from aiscache.store.names import GENERATION, PAGE, SEGMENT_HEADER_BYTES, WRITER_BYTE
 from aiscache.store.record import PENDING, Record, align, pack_header, walk
 from aiscache.store.segment import MappedSegments
-from aiscache.store.tiers import Tier
+from aiscache.store.tiers import STAGING, Tier
 
 _LOG = logging.getLogger("aiscache")
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
@@ -76,13 +76,15 @@ class Reclaimer:
             return self._index.segments(transaction)
 
     def adopt(self) -> int:
-        """Seal the segments whose writers died, finish interrupted removals; return how many there were."""
+        """Seal the segments whose writers died (staging is removed), finish removals; return how many there were."""
         adopted = 0
         self._index.forget_dead_readers()
         for segment_id, row in self.rows().items():
             try:
                 if row.state == DOOMED:
                     self.sweep(segment_id, row, drop_all, force=True)
+                elif row.tier == STAGING and segment_id not in self._own_segments():
+                    adopted += self._remove_staged(segment_id, row)
                 elif row.state == OPEN and segment_id not in self._own_segments():
                     adopted += self._adopt(segment_id)
             except OSError as error:  # too many open files, say: the next one who comes by will do it
@@ -187,6 +189,16 @@ class Reclaimer:
                 return False
             _LOG.info("sealing segment %x, whose writer ended without closing it", segment_id)
             self._seal(segment_id, row)
+        finally:
+            self._leases.unlock(WRITER_BYTE + segment_id)
+        return True
+
+    def _remove_staged(self, segment_id: int, row: SegmentRow) -> bool:
+        """Remove a staging segment if its owner is dead."""
+        if not self._leases.try_exclusive(WRITER_BYTE + segment_id):
+            return False
+        try:
+            self.sweep(segment_id, row, drop_all, force=True)
         finally:
             self._leases.unlock(WRITER_BYTE + segment_id)
         return True

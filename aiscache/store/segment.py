@@ -13,34 +13,37 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from pathlib import Path
+import time
 from typing import Any
 
 from aiscache.errors import CorruptError
 from aiscache.locks import ByteLocks
 from aiscache.store.handle import SegmentHandle
 from aiscache.store.mapping import Mapping
-from aiscache.store.tiers import Tier
+from aiscache.store.tiers import STAGING, Tier
 from aiscache.view import View
+
+_STAGED_S = 0.05  # how long a staging segment stays mapped without a read, at least
 
 
 class Segment:
     """One segment mapped for reading; `hits` counts the reads since `idle()` was last asked.
 
-    What is read from a `suspect` one is verified on each read.
+    What is read from a `suspect` one is verified on each read. `tier` is what reads of it count as.
     """
 
-    __slots__ = ("_array", "_home", "_mapping", "_path", "_size", "hits", "segment_id", "suspect", "tier")
+    __slots__ = ("_array", "_home", "_mapping", "_path", "_place", "_size", "hits", "segment_id", "suspect", "tier")
 
-    def __init__(self, path: Path, *, home: str, segment_id: int, tier: int, suspect: bool, longest: int) -> None:
-        self._path = path
+    def __init__(self, place: Tier, *, home: str, segment_id: int, suspect: bool) -> None:
+        self._path = path = place.segment_path(segment_id)
+        self._place = place.number
         self._home = home
         self._size = path.stat().st_size
         if self._size == 0:
             raise CorruptError(f"segment {path} is empty")
         self.segment_id = segment_id
-        self.tier = tier
-        self._mapping = Mapping(path, max(self._size, longest))
+        self.tier = place.number if place.counted_as is None else place.counted_as
+        self._mapping = Mapping(path, max(self._size, place.segment_bytes))
         self._array: Any = None
         self._expose()
         self.suspect = suspect
@@ -61,6 +64,14 @@ class Segment:
             if end > self._size:
                 raise CorruptError(f"{self._path} has {self._size} bytes, bytes {offset} to {end} are asked for")
         return array[offset:end]  # type: ignore[no-any-return]  # typing each slice would cost 0.1 us
+
+    def view_at_hand(self, offset: int, length: int) -> View | None:
+        """Return the bytes of a range if they need neither verifying nor a look at the file, None otherwise."""
+        array, end = self._array, offset + length
+        if array is None or self.suspect or end > self._size:
+            return None
+        self.hits += 1
+        return array[offset:end]  # type: ignore[no-any-return]  # as in `view`
 
     def idle(self) -> bool:
         """Tell whether nothing was read since the last call; a use is noted in the file's times, for eviction."""
@@ -92,7 +103,7 @@ class Segment:
     def _expose(self) -> None:
         """Let readers have the mapping, and let what they get out of it tell other processes where it is."""
         array = self._mapping.array
-        array.segment = SegmentHandle(self._home, segment_id=self.segment_id, tier=self.tier, array=array)
+        array.segment = SegmentHandle(self._home, segment_id=self.segment_id, tier=self._place, array=array)
         self._array = array
 
     def touch(self) -> None:
@@ -114,6 +125,8 @@ class MappedSegments:
         self._tiers = tiers
         self._verify_reads = verify_reads
         self._by_id: dict[int, Segment] = {}
+        self.staged: set[int] = set()  # those of them that are staging segments
+        self._trimmed_at = 0.0
         self.get = self._by_id.get
         self.lock = threading.RLock()
 
@@ -135,20 +148,16 @@ class MappedSegments:
             except (OSError, ValueError):  # no locks left, or closed meanwhile
                 return None
             try:
-                place = self._tiers[tier]
                 segment = Segment(
-                    place.segment_path(segment_id),
-                    home=self._home,
-                    segment_id=segment_id,
-                    tier=tier,
-                    suspect=suspect or self._verify_reads,
-                    longest=place.segment_bytes,
+                    self._tiers[tier], home=self._home, segment_id=segment_id, suspect=suspect or self._verify_reads
                 )
             except (OSError, CorruptError):
                 self._leases.unlock(segment_id)
                 return None
             segment.touch()
             self._by_id[segment_id] = segment
+            if tier == STAGING:
+                self.staged.add(segment_id)
             return segment
 
     def view(self, segment_id: int, tier: int, *, offset: int, length: int, suspect: bool = False) -> View | None:
@@ -167,6 +176,7 @@ class MappedSegments:
             if not segment.unmap():
                 return False
             del self._by_id[segment_id]
+            self.staged.discard(segment_id)
             self._leases.unlock(segment_id)
             return True
 
@@ -174,6 +184,17 @@ class MappedSegments:
         """Unmap what was not read since the last call and nobody holds a view of; return how many those were."""
         with self.lock:
             return sum(self.unmap(segment.segment_id) for segment in list(self._by_id.values()) if segment.idle())
+
+    def trim_staged(self) -> None:
+        """Unmap the staging segments that were not read for a moment: who staged them waits for the space."""
+        now = time.monotonic()
+        if now - self._trimmed_at < _STAGED_S:
+            return
+        self._trimmed_at = now
+        with self.lock:
+            for segment_id in list(self.staged):
+                if self._by_id[segment_id].idle():
+                    self.unmap(segment_id)
 
     def unmap_all(self) -> None:
         """Unmap all that nobody holds a view of."""
@@ -187,6 +208,7 @@ class MappedSegments:
             self.unmap_all()
             held = [segment.memory for segment in self._by_id.values()]
             self._by_id.clear()
+            self.staged.clear()
             return held
 
     def abandon(self) -> dict[int, object]:

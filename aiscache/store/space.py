@@ -255,10 +255,10 @@ class Space:
         if tier.path == self._directory.segments:
             # the index goes on growing for what is already reserved: a page for each hundred entries or so
             used += self._directory.overhead_bytes() + min(_INDEX_ROOM, max(32 << 10, capacity // 128))
-        return min(capacity - used, _free_on(tier))
+        return min(capacity - used, free_on(tier))
 
 
-def _free_on(tier: Tier) -> int:
+def free_on(tier: Tier) -> int:
     """Return the free bytes of the tier's file system, less some for the index: it must not be filled to the brim."""
     try:
         told = os.statvfs(tier.path)

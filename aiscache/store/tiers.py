@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,22 @@ from aiscache.store.directory import Directory
 from aiscache.store.index import DISK, MEMORY, Index
 from aiscache.store.names import segment_name
 
+STAGING = 2  # the number of the tier of segments that are read once (see `staging`), beside MEMORY and DISK
+
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (a per-user, 0700 directory in it is made and checked)
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One place for segments. `capacity_bytes` is None where nothing new is put (but what is there is read)."""
+    """One place for segments. `capacity_bytes` is None where nothing new is put (but what is there is read).
+
+    Reads count as those of the tier `counted_as`, its own number if that is None.
+    """
 
     number: int
     path: Path
     capacity_bytes: int | None
+    counted_as: int | None = None
 
     def segment_path(self, segment_id: int) -> Path:
         """Return the path of a segment's file."""
@@ -60,6 +67,7 @@ def make_tiers(
     free = os.statvfs(directory.path)
     capacity = _capacity(index, home, capacity_bytes, default=free.f_bavail * free.f_frsize // 2)
     tiers[home] = Tier(home, directory.segments, capacity)
+    tiers[STAGING] = Tier(STAGING, directory.staging, None, counted_as=home)
     return tiers
 
 
@@ -85,7 +93,8 @@ def _make_memory_directory(path: Path) -> None:
 
 def make_private(path: Path) -> None:
     """Make a directory that only this user can write; CacheDirectoryError if what is there is something else."""
-    path.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # not exist_ok: it looks again, and raises if the directory went away
+        path.mkdir(mode=0o700)
     info = path.lstat()
     if info.st_uid != os.geteuid() or info.st_mode & 0o022 or not path.is_dir() or path.is_symlink():
         raise CacheDirectoryError(
