@@ -6,6 +6,7 @@ handled, where writing past it through a mapping would be a SIGBUS. The file nev
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from pathlib import Path
 
 from aiscache.store.names import PAGE, SEGMENT_HEADER_BYTES, segment_header
 from aiscache.store.record import COMMITTED, PENDING, checksum_of, pack_header, record_span
+
+_POPULATE_WRITE = (
+    23  # madvise(2), Linux 5.14: one call instead of a page fault per 4 KiB, a tenth of a put's kernel time
+)
 
 
 def round_to_page(size: int) -> int:
@@ -86,6 +91,8 @@ class SegmentWriter:
             if self.allocated == 0:
                 os.pwrite(self._fd, segment_header(self.segment_id), 0)
             window = mmap.mmap(self._fd, size - start, offset=start)
+            with contextlib.suppress(OSError):  # an older kernel: the pages are then faulted in one by one
+                window.madvise(_POPULATE_WRITE)
         except OSError:
             os.ftruncate(self._fd, self.allocated)  # a file system may have allocated a part
             raise
