@@ -63,7 +63,9 @@ class Prefetcher:
         """Return the pool's process, started if need be; None if there is none, or too many died."""
         with self._lock:
             if self._process is not None and self._process.is_open:
-                return self._process
+                if self._process.is_alive:
+                    return self._process
+                _LOG.warning("the prefetcher ended, with status %s", self._process.close())
             if not start or self._starts >= _STARTS:
                 return None
             self._starts += 1
@@ -161,7 +163,6 @@ class Epoch:
         1. The rows are written. 2. The event is sent; if it cannot be now, the rows are written again another time.
         """
         if process.written + len(rows) - process.page.words[COPIED] > RING_ROWS:
-            process.check()
             return False
         process.page.write_rows(process.written, rows)
         process.send(pack_event(ROWS, self._number, len(rows)))

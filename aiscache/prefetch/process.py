@@ -61,21 +61,22 @@ class PoolProcess:
         """Send an event; BlockingIOError if it has no room now, another OSError if the pool is gone."""
         self._link.send(event)
 
-    def check(self) -> None:
-        """Raise an OSError if the pool is gone."""
-        if self._process.poll() is not None:
-            raise ChildProcessError(f"status {self._process.returncode}")
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
 
-    def close(self) -> None:
-        """End the process, at once or within a second; nothing happens in a forked child, or the second time."""
+    def close(self) -> int | None:
+        """End the process, at once or within a second; return its status. Nothing happens in a forked child."""
         self._link.close()
         if os.getpid() != self._owner:
-            return
+            return None
         try:
             self._process.wait(timeout=_GRACE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        return self._process.returncode
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, so that the pool sees the parent's end."""
