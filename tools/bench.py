@@ -5,10 +5,10 @@
     .venv/bin/python tools/bench.py --only cold warm      # some of it
     .venv/bin/python tools/bench.py --repeats 3 --json results.json
 
-Each measurement runs in a process of its own; contenders take turns within each repeat, so that a machine that gets slower
-meanwhile slows all of them. Printed are median, minimum and maximum over the repeats, and the ratio of the medians to the
-first contender. Every contender adds up the bytes it saw, and a contender that saw others than the cluster holds is an
-error. CPU is that of the process and its DataLoader workers, not of the server.
+Each measurement runs in a process of its own; contenders take turns within each repeat, so that a machine that gets
+slower meanwhile slows all of them. Printed are median, minimum and maximum over the repeats, and the ratio of the
+medians to the first contender. Every contender adds up the bytes it saw, and a contender that saw others than the
+cluster holds is an error. CPU is that of the process and its DataLoader workers, not of the server.
 """
 
 from __future__ import annotations
@@ -181,8 +181,12 @@ def half(endpoint: str, directory: str, capacity: int = 0) -> Result:
 
 CHILDREN: dict[str, Callable[..., Result]] = {
     function.__name__: function
-    for function in (cold_aiscache, cold_map, cold_batch, index_bytes, index_view, index_file)
-    + (warm_bytes, warm_view, warm_files, one_job, half)
+    for function in (
+        *(cold_aiscache, cold_map, cold_batch),
+        *(index_bytes, index_view, index_file),
+        *(warm_bytes, warm_view, warm_files),
+        *(one_job, half),
+    )
 }
 
 
