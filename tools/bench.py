@@ -14,6 +14,7 @@ cluster holds is an error. CPU is that of the process and its DataLoader workers
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -28,6 +29,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import peers
 
 BUCKET = "bench"
 Result = dict[str, float]
@@ -62,20 +65,6 @@ def theirs_batched(endpoint: str) -> Any:
     from aistore.sdk import Client
 
     return AISBatchIterDataset(source, Client(endpoint), max_batch_size=64)
-
-
-class Files:
-    """Plain files on tmpfs: no cluster, no cache; what a user has who copied everything beforehand."""
-
-    def __init__(self, directory: str) -> None:
-        self.paths = sorted(str(path) for path in Path(directory, "files").iterdir())
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[str, bytes]:
-        with open(self.paths[index], "rb") as file:
-            return self.paths[index], file.read()
 
 
 def collate(batch: list[Any]) -> tuple[list[str], list[Any]]:
@@ -143,7 +132,7 @@ def index_view(endpoint: str, directory: str) -> Result:
 
 
 def index_file(endpoint: str, directory: str) -> Result:
-    dataset = Files(directory)
+    dataset = peers.Files(directory)
     return each(dataset.__getitem__, len(dataset))
 
 
@@ -156,7 +145,11 @@ def warm_view(endpoint: str, directory: str) -> Result:
 
 
 def warm_files(endpoint: str, directory: str) -> Result:
-    return epoch(Files(directory))
+    return epoch(peers.Files(directory))
+
+
+def peer(endpoint: str, directory: str, kind: str = "") -> Result:
+    return epoch(getattr(peers, kind)(bucket(endpoint), directory))
 
 
 def one_job(endpoint: str, directory: str, seed: int = 0) -> Result:
@@ -184,7 +177,7 @@ CHILDREN: dict[str, Callable[..., Result]] = {
     for function in (
         *(cold_aiscache, cold_map, cold_batch),
         *(index_bytes, index_view, index_file),
-        *(warm_bytes, warm_view, warm_files),
+        *(warm_bytes, warm_view, warm_files, peer),
         *(one_job, half),
     )
 }
@@ -248,13 +241,21 @@ class Bench:
         for name in self.generated:
             (files / name).write_bytes(self.generated.content(name))
 
-    def compare(self, title: str, figure: str, contenders: dict[str, str], *, directory: Callable[[str], str]) -> None:
+    def compare(
+        self,
+        title: str,
+        figure: str,
+        contenders: dict[str, str],
+        *,
+        directory: Callable[[str], str],
+        options: Callable[[str], dict[str, Any]] = lambda label: {},
+    ) -> None:
         """Run contenders in turn and print one line for each; `figure` is the one that ratios are given of."""
         runs: dict[str, list[Result]] = {label: [] for label in contenders}
         for _ in range(self.repeats):
             for label, child in contenders.items():
                 self.cluster.reset_requests()
-                result = run(child, self.cluster.endpoint, directory(label))
+                result = run(child, self.cluster.endpoint, directory(label), **options(label))
                 if "bytes" in result and result.pop("bytes") != sum(self.sizes):
                     raise SystemExit(f"{label} saw other bytes than the cluster holds")
                 if "samples/s" in result:
@@ -332,6 +333,26 @@ def measure_warm(bench: Bench) -> None:
         directory=lambda label: places.get(label, path),
     )
     shutil.rmtree(path + "-files")
+
+
+def measure_peers(bench: Bench) -> None:
+    path = bench.fresh()
+    contenders = {"aiscache, bytes": "warm_bytes", "aiscache, views": "warm_view"}
+    run("warm_bytes", bench.cluster.endpoint, path)
+    kinds = ["FilePerObject", "Lmdb", "DiskCache", "MultiStorageClient"]
+    installed = [kind for kind in kinds if kind not in peers.NEEDS or importlib.util.find_spec(peers.NEEDS[kind])]
+    for kind in sorted(set(kinds) - set(installed)):
+        print(f"\n{kind} is left out: {peers.NEEDS[kind]} is not installed")
+    for kind in installed:
+        run("peer", bench.cluster.endpoint, path + "-peers", kind=kind)  # fills it
+    bench.compare(
+        "Warm epoch of other caches, DataLoader, 2 workers, batch 64, objects of 20 to 180 kB",
+        "samples/s",
+        {**dict.fromkeys(installed, "peer"), **contenders},
+        directory=lambda label: path + "-peers" if label in installed else path,
+        options=lambda label: {"kind": label} if label in installed else {},
+    )
+    shutil.rmtree(path + "-peers")
 
 
 def measure_jobs(bench: Bench) -> None:

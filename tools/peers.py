@@ -1,0 +1,128 @@
+"""Map-style datasets over what users would pick instead of aiscache: the contenders of tools/bench.py.
+
+Those that need a package of their own say in `NEEDS` which; `pip install diskcache "multi-storage-client[aistore]"`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+NEEDS = {"DiskCache": "diskcache", "MultiStorageClient": "multistorageclient"}
+
+
+class Files:
+    """Plain files on tmpfs: no cluster, no cache; what a user has who copied everything beforehand."""
+
+    def __init__(self, directory: str) -> None:
+        self.paths = sorted(str(path) for path in Path(directory, "files").iterdir())
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[str, bytes]:
+        with open(self.paths[index], "rb") as file:
+            return self.paths[index], file.read()
+
+
+class Around:
+    """A cache of the user's own around the SDK: look, else fetch and keep. Subclasses say where."""
+
+    def __init__(self, bucket: Any, directory: str) -> None:
+        self.bucket = bucket
+        self.directory = os.path.join(directory, type(self).__name__)
+        self.names = [entry.name for entry in bucket.list_all_objects()]
+        self._opened: tuple[int, Any] = (0, None)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[str, bytes]:
+        name = self.names[index]
+        if self._opened[0] != os.getpid():  # a forked worker opens its own
+            self._opened = (os.getpid(), self.open())
+        data = self.look(self._opened[1], name)
+        if data is None:
+            data = self.bucket.object(name).get_reader().read_all()
+            self.keep(self._opened[1], name, data)
+        return name, data
+
+    def open(self) -> Any:
+        os.makedirs(self.directory, exist_ok=True)
+        return self.directory
+
+    def look(self, cache: Any, name: str) -> bytes | None:
+        raise NotImplementedError
+
+    def keep(self, cache: Any, name: str, data: bytes) -> None:
+        raise NotImplementedError
+
+
+class FilePerObject(Around):
+    """A file for each object."""
+
+    def look(self, cache: str, name: str) -> bytes | None:
+        try:
+            with open(os.path.join(cache, name), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def keep(self, cache: str, name: str, data: bytes) -> None:
+        draft = os.path.join(cache, f".{os.getpid()}-{name}")
+        Path(draft).write_bytes(data)
+        os.rename(draft, os.path.join(cache, name))
+
+
+class Lmdb(Around):
+    """The objects as values in LMDB."""
+
+    def open(self) -> Any:
+        import lmdb
+
+        os.makedirs(self.directory, exist_ok=True)
+        return lmdb.open(self.directory, map_size=8 << 30, sync=False, readahead=False)
+
+    def look(self, cache: Any, name: str) -> bytes | None:
+        with cache.begin() as transaction:
+            found: bytes | None = transaction.get(name.encode())
+        return found
+
+    def keep(self, cache: Any, name: str, data: bytes) -> None:
+        with cache.begin(write=True) as transaction:
+            transaction.put(name.encode(), data)
+
+
+class DiskCache(Around):
+    """diskcache.Cache, without a limit that evicts."""
+
+    def open(self) -> Any:
+        import diskcache
+
+        return diskcache.Cache(self.directory, size_limit=1 << 40, eviction_policy="none")
+
+    def look(self, cache: Any, name: str) -> bytes | None:
+        found: bytes | None = cache.get(name)
+        return found
+
+    def keep(self, cache: Any, name: str, data: bytes) -> None:
+        cache[name] = data
+
+
+class MultiStorageClient(Around):
+    """NVIDIA's multi-storage-client with its cache, without its check of the source's version on each read."""
+
+    def open(self) -> Any:
+        import multistorageclient
+
+        options = {"endpoint": self.bucket.client.base_url.removesuffix("/v1"), "base_path": self.bucket.name}
+        config = {
+            "profiles": {"ais": {"caching_enabled": True, "storage_provider": {"type": "ais", "options": options}}},
+            "cache": {"size": "20G", "location": self.directory, "check_source_version": False},
+        }
+        return multistorageclient.StorageClient(multistorageclient.StorageClientConfig.from_dict(config, "ais"))
+
+    def look(self, cache: Any, name: str) -> bytes | None:
+        data: bytes = cache.read(name)
+        return data
