@@ -172,10 +172,13 @@ class Pool:
     # ---- the end
 
     def _end(self) -> None:
-        """End the workers: they close the store; who does not within the grace is killed."""
-        members, self._members = list(self._members.values()), {}
+        """End the workers: they close the store; who does not within the grace is killed.
+
+        By a signal, as a worker may be waiting for the cluster. The links stay open meanwhile: a worker that saw its
+        link end would begin to close the store, and be interrupted in that by the signal.
+        """
+        members = list(self._members.values())
         for member in members:
-            member.link.close()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(member.pid, signal.SIGTERM)
         deadline = time.monotonic() + _GRACE_S
@@ -206,7 +209,10 @@ def work(link: socket.socket, *, job: Job, page: Page) -> None:
         store = cache.store()
         if store is None:  # it could not be opened here; the trainer has it open, so this passes
             return
-        Worker(link, job=job, page=page, store=store).run()
+        try:
+            Worker(link, job=job, page=page, store=store).run()
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _end_with_parent() -> None:

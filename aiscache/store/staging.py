@@ -10,6 +10,7 @@ the cache, or makes room in it, removes the segment (`Reclaimer.adopt`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from dataclasses import dataclass, field
@@ -111,6 +112,8 @@ class Staging:
                     self._remove(segment_id, held)
                 except (OSError, lmdb.Error) as error:  # who opens the cache next does it
                     _LOG.debug("cannot remove %s: %s", held.writer.path, str(error))
+            with contextlib.suppress(OSError):  # it is not there, or others have segments in it
+                self._tier.path.rmdir()
 
     def _grow(self, span: int) -> _Held | None:
         """Begin a segment, of the usual length or as long as one object needs.
@@ -129,7 +132,7 @@ class Staging:
             segment_id = self._index.next_segment_id(transaction)
             self._leases.try_exclusive(WRITER_BYTE + segment_id)
             self._index.put_segment(transaction, segment_id, SegmentRow(STAGING, OPEN, size))
-        writer = SegmentWriter(self._tier.segment_path(segment_id), segment_id=segment_id, tier=STAGING)
+        writer = self._new_file(segment_id)
         held = self._held[segment_id] = _Held(writer, cost_bytes)
         try:
             writer.extend(size)
@@ -138,6 +141,12 @@ class Staging:
             self._remove(segment_id, held)
             return None
         return held
+
+    def _new_file(self, segment_id: int) -> SegmentWriter:
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                return SegmentWriter(self._tier.segment_path(segment_id), segment_id=segment_id, tier=STAGING)
+            self._tier.path.mkdir(mode=0o700)  # another one who stages removed the empty directory, just now
 
     def _forget(self, segment_id: int, held: _Held) -> None:
         with self._index.write() as transaction:
