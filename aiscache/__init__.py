@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aiscache.cache import Cache
-    from aiscache.datasets import AISBaseIterDataset, AISBaseMapDataset, AISIterDataset, AISMapDataset
+    from aiscache.datasets import (
+        AISBaseIterDataset,
+        AISBaseMapDataset,
+        AISIterDataset,
+        AISMapDataset,
+        AISShardDataset,
+        AISShardReader,
+    )
     from aiscache.loader import DataLoader
     from aiscache.samplers import PrefetchSampler
     from aiscache.stats import CacheStats
@@ -26,6 +33,8 @@ __all__ = [
     "AISBaseMapDataset",
     "AISIterDataset",
     "AISMapDataset",
+    "AISShardDataset",
+    "AISShardReader",
     "Cache",
     "CacheStats",
     "DataLoader",
@@ -38,6 +47,8 @@ _HOME = {
     "AISBaseMapDataset": "aiscache.datasets",
     "AISIterDataset": "aiscache.datasets",
     "AISMapDataset": "aiscache.datasets",
+    "AISShardDataset": "aiscache.datasets",
+    "AISShardReader": "aiscache.datasets",
     "Cache": "aiscache.cache",
     "CacheStats": "aiscache.stats",
     "DataLoader": "aiscache.loader",

@@ -7,6 +7,7 @@
     │   ├── CacheClosedError                  a handle was used after close()
     │   └── CorruptError                      bytes on disk are not what was written
     ├── ManifestError                         a stored listing is damaged or from another format
+    ├── ShardError                            an object that is read as a shard is no whole tar archive
     └── OriginError                           the cluster said no, or nothing
         ├── BucketNotFoundError (LookupError)
         ├── ObjectNotFoundError (LookupError)
@@ -56,6 +57,10 @@ class CorruptError(CacheError):
 
 class ManifestError(AiscacheError):
     """A stored listing cannot be read."""
+
+
+class ShardError(AiscacheError):
+    """An object is no whole tar archive; `shard` is its URL and `offset` where in its (uncompressed) bytes it ends."""
 
 
 class OriginError(AiscacheError):

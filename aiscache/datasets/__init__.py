@@ -4,5 +4,14 @@ from aiscache.datasets.base_iter import AISBaseIterDataset
 from aiscache.datasets.base_map import AISBaseMapDataset
 from aiscache.datasets.iter_dataset import AISIterDataset
 from aiscache.datasets.map_dataset import AISMapDataset
+from aiscache.datasets.shard_dataset import AISShardDataset
+from aiscache.datasets.shard_reader import AISShardReader
 
-__all__ = ["AISBaseIterDataset", "AISBaseMapDataset", "AISIterDataset", "AISMapDataset"]
+__all__ = [
+    "AISBaseIterDataset",
+    "AISBaseMapDataset",
+    "AISIterDataset",
+    "AISMapDataset",
+    "AISShardDataset",
+    "AISShardReader",
+]

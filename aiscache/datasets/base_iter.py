@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import IterableDataset
 
 from aiscache.datasets.listed import NO_PREFIXES, Listed, PrefixMap
-from aiscache.datasets.split import Order, Share, epoch_order, our_share
+from aiscache.datasets.split import EQUALIZE, Order, Share, epoch_order, even_length, evened, our_share
 from aiscache.errors import ConfigError
 from aiscache.manifest.sources import bucket_name
 from aiscache.origin import BucketName
@@ -31,6 +31,8 @@ class AISBaseIterDataset(Listed, IterableDataset, ABC):  # type: ignore[misc]
         shuffle, seed: read each epoch in another random order, the same in every process that has the same seed.
         rank, world_size: which part of the data this process reads; by default what torch.distributed says, else the
             environment variables RANK and WORLD_SIZE.
+        equalize: "drop" leaves out the last few samples of an epoch so that all ranks yield equally many, "pad" yields
+            the first few again; None (the default) neither: some ranks yield one more than others.
     """
 
     def __init__(
@@ -43,10 +45,14 @@ class AISBaseIterDataset(Listed, IterableDataset, ABC):  # type: ignore[misc]
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
+        equalize: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(ais_source_list, prefix_map or NO_PREFIXES, **options)
         our_share(rank=rank, world_size=world_size)  # a bad pair is told here, not in a worker
+        if equalize not in EQUALIZE:
+            raise ConfigError(f"equalize={equalize!r} must be one of {', '.join(map(repr, EQUALIZE))}")
+        super().__init__(ais_source_list, prefix_map or NO_PREFIXES, **options)
+        self._equalize = equalize
         self._partition_sources_by_worker = partition_sources_by_worker
         self._shuffle = shuffle
         self._seed = seed
@@ -64,6 +70,8 @@ class AISBaseIterDataset(Listed, IterableDataset, ABC):  # type: ignore[misc]
     def __len__(self) -> int:
         """Return the number of samples that all workers of this rank yield in an epoch; no request."""
         share = our_share(rank=self._rank, world_size=self._world_size)
+        if self._equalize is not None:
+            return even_length(len(self.manifest), parts=share.world_size, equalize=self._equalize)
         return len(range(share.rank, len(self.manifest), share.world_size))
 
     def set_epoch(self, epoch: int) -> None:
@@ -95,12 +103,17 @@ class AISBaseIterDataset(Listed, IterableDataset, ABC):  # type: ignore[misc]
     def _share(self) -> Share:
         return our_share(rank=self._rank, world_size=self._world_size)
 
+    def _order(self) -> Order:
+        """Return all rows in this epoch's order."""
+        return epoch_order(len(self.manifest), shuffle=self._shuffle, seed=self._seed, epoch=self._epoch)
+
     def _rows(self, share: Share) -> Order:
-        order = epoch_order(len(self.manifest), shuffle=self._shuffle, seed=self._seed, epoch=self._epoch)
+        """Return the rows of a share, in this epoch's order."""
+        order, ranks = self._order(), share.world_size
         if not self._partition_sources_by_worker or share.workers == 1:
-            return share.of(order)
+            return share.of(evened(order, parts=ranks, equalize=self._equalize))
         ours: Order = order[self.manifest.source_indices[order] % share.workers == share.worker]
-        return ours[share.rank :: share.world_size]
+        return evened(ours, parts=ranks, equalize=self._equalize)[share.rank :: ranks]
 
     # ---- what subclasses written for `aistore.pytorch` call
 

@@ -18,14 +18,25 @@ def read_ahead(indices: Iterator[int], read: Callable[[Sequence[int]], list[Item
 
     What `read` raises is raised where the window would have begun. Closing the iterator waits for the window under way.
     """
-    size = _FIRST_WINDOW
+    return read_windows(_growing(indices), read)
+
+
+def read_windows(windows: Iterator[list[int]], read: Callable[[list[int]], list[Item]]) -> Iterator[Item]:
+    """Yield what `read` makes of each window, in order, while the next window is being read."""
     with ThreadPoolExecutor(1, thread_name_prefix="aiscache-readahead") as ahead:
         coming: Future[list[Item]] | None = None
         while True:
-            window = list(islice(indices, size))
+            window = next(windows, None)
             following = ahead.submit(read, window) if window else None
             if coming is not None:
                 yield from coming.result()
             if following is None:
                 return
-            coming, size = following, min(2 * size, _LONGEST_WINDOW)
+            coming = following
+
+
+def _growing(indices: Iterator[int]) -> Iterator[list[int]]:
+    size = _FIRST_WINDOW
+    while window := list(islice(indices, size)):
+        yield window
+        size = min(2 * size, _LONGEST_WINDOW)

@@ -23,12 +23,15 @@ def sdk_objects(manifest: Manifest, indices: Iterable[int], *, origins: Mapping[
         place = (ref.cluster, ref.provider, ref.namespace, ref.bucket)
         bucket = buckets.get(place)
         if bucket is None:
-            bucket = buckets[place] = Bucket(ref.bucket, clients[ref.cluster], ref.provider, _namespace(ref.namespace))
+            bucket = buckets[place] = Bucket(
+                ref.bucket, clients[ref.cluster], ref.provider, sdk_namespace(ref.namespace)
+            )
         entry = BucketEntry(n=ref.name, cs=ref.checksum, v=ref.version, s=ref.size)
         yield bucket.object(ref.name, entry.generate_object_props())
 
 
-def _namespace(path: str) -> Namespace | None:
+def sdk_namespace(path: str) -> Namespace | None:
+    """Return the SDK's namespace for a path such as "@uuid#name", None for the global one."""
     if not path:
         return None
     uuid, _, name = path.removeprefix("@").partition("#")

@@ -68,3 +68,19 @@ def epoch_order(count: int, *, shuffle: bool, seed: int, epoch: int) -> Order:
     if not shuffle:
         return np.arange(count)
     return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+EQUALIZE = ("drop", "pad", None)
+
+
+def evened(order: Order, *, parts: int, equalize: str | None) -> Order:
+    """Return an order that divides evenly: cut at its end ("drop"), or gone on with from its start ("pad")."""
+    if equalize is None or not len(order):
+        return order
+    length = even_length(len(order), parts=parts, equalize=equalize) * parts
+    return np.resize(order, length)
+
+
+def even_length(count: int, *, parts: int, equalize: str) -> int:
+    """Return how many of `count` samples each of `parts` gets."""
+    return count // parts if equalize == "drop" else -(-count // parts)
