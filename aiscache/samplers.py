@@ -18,7 +18,7 @@ from aiscache.prefetch import Epoch, Job, Prefetcher
 from aiscache.prefetch.job import NOT_OURS, Rows, default_processes
 from aiscache.settings import parse_size
 
-CONNECTIONS = 16
+CONNECTIONS = 32
 LOOKAHEAD = "512MB"
 
 _FIRST = 1024  # positions that are read and told before the first is yielded
@@ -45,7 +45,7 @@ class PrefetchSampler(Sampler[Any]):  # type: ignore[misc]
     Arguments:
         sampler, dataset: what is wrapped, and what its indices mean.
         processes: worker processes; by default half of the cores, at most 4.
-        connections: requests that each has in flight.
+        connections: requests that each has in flight, by default 32.
         lookahead: bytes ("512MB") that they together hold beyond the cache's capacity.
 
     Use it as `sampler=` or `batch_sampler=` of torch's DataLoader. `aiscache.DataLoader` does so by itself.

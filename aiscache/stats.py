@@ -38,6 +38,9 @@ class CacheStats:
     checksum_failures: int = 0  # bytes in the cache that were not what was written; dropped and fetched again
     fallbacks: int = 0  # local failures that became a direct read from the cluster
     stall_ns: int = 0  # time that reads spent waiting for the cluster or for another's fetch, in nanoseconds
+    prefetched_objects: int = 0  # those of fetched_objects that a prefetcher fetched ahead of their readers
+    prefetched_bytes: int = 0  # their payload bytes
+    prefetch_failures: int = 0  # fetches of a prefetcher that ended with an error; the readers try again
 
     @property
     def hits(self) -> int:

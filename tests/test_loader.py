@@ -355,9 +355,9 @@ def test_prepared_by_accelerate(dataset: AISMapDataset) -> None:
 
     assert accelerate
     loader = DataLoader(dataset, batch_size=16, shuffle=False, collate_fn=list)
-    seen: list[str] = []
+    seen: set[str] = set()
     for rank in range(2):
         prepared = prepare_data_loader(loader, num_processes=2, process_index=rank, put_on_device=False)
-        seen += names_of(prepared)
+        seen.update(names_of(prepared))
     assert sorted(seen) == [dataset.manifest.name(index) for index in range(COUNT)]
     assert pool_processes(os.getpid()) == []

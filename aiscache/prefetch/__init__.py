@@ -2,7 +2,7 @@
 
     trainer process                      pool process                     worker processes
     sampler: order, clock    page, link  plan: what next    links         fetch, keep or stage
-    -----------------------------------> ------------------------------>  16 requests each in flight
+    -----------------------------------> ------------------------------>  32 requests each in flight
 
 The sampler writes the epoch's order and its clock into a page of shared memory. The pool process holds the plan and
 gives chunks of positions to its workers, which fetch into the store. Nobody answers the trainer: it finds the objects

@@ -23,6 +23,7 @@ from contextlib import closing
 from aiscache.fill import Wanted
 from aiscache.keys import ObjectRef, pack_identity
 from aiscache.locks import ByteLocks
+from aiscache.origin import Fetched
 from aiscache.prefetch.job import Job
 from aiscache.prefetch.landing import Label, Landing
 from aiscache.prefetch.messages import LONGEST, pack_report, unpack_chunk
@@ -114,16 +115,22 @@ class Worker:
             refs = self._startable(cluster, landing)
             for fetched in self._job.origins[cluster].fetch(refs, landing, in_flight=self._job.connections):
                 label, outcome = landing.settle(fetched)
-                if fetched.error is None:
-                    self._store.counters.add("fetched_objects")
-                    self._store.counters.add("fetched_bytes", fetched.size)
-                else:
-                    _LOG.debug("not prefetched: %s", str(fetched.error))
-                if outcome is Outcome.STAGED:
-                    self._store.counters.add("staged")
+                self._count(fetched, outcome)
                 if label.epoch == self._epoch:
                     self._settle(label.position, outcome, fetched.size)
                 self._report(at_least=_REPORT)
+
+    def _count(self, fetched: Fetched, outcome: Outcome) -> None:
+        add = self._store.counters.add
+        if fetched.error is not None:
+            add("prefetch_failures")
+            _LOG.debug("not prefetched: %s", str(fetched.error))
+            return
+        for name in ("fetched", "prefetched"):
+            add(f"{name}_objects")
+            add(f"{name}_bytes", fetched.size)
+        if outcome is Outcome.STAGED:
+            add("staged")
 
     def _startable(self, cluster: str, landing: Landing) -> Iterator[ObjectRef]:
         """Yield what is to be fetched next, its flight taken and its space reserved."""

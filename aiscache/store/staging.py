@@ -29,7 +29,7 @@ from aiscache.store.writer import Reservation, SegmentWriter, round_to_page
 _LOG = logging.getLogger("aiscache")
 
 _PARTS = 16  # segments that the budget is divided into: what is half used, or still mapped somewhere, costs that much
-_LEAST_SEGMENT = 64 << 10
+_LEAST_SEGMENT, _LONGEST_SEGMENT = 64 << 10, 8 << 20
 _ENTRY_BYTES = 256  # what the index grows by for an object, which counts too
 
 
@@ -54,7 +54,7 @@ class Staging:
         self._leases = leases
         self._mapped = mapped
         self._budget_bytes = budget_bytes
-        self._segment_bytes = max(_LEAST_SEGMENT, budget_bytes // _PARTS) & -_LEAST_SEGMENT
+        self._segment_bytes = min(max(_LEAST_SEGMENT, budget_bytes // _PARTS), _LONGEST_SEGMENT) & -_LEAST_SEGMENT
         self._held: dict[int, _Held] = {}
         self._writing: _Held | None = None
         self._lock = threading.RLock()
@@ -75,6 +75,8 @@ class Staging:
         with self._lock:
             held = self._writing
             if held is None or held.writer.position + span > held.writer.allocated:
+                if held is not None:
+                    held.writer.close()  # its file and its mapping; reservations that are out keep what they need
                 held = self._writing = self._grow(span)
             if held is None:
                 return None
