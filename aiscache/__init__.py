@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from aiscache.datasets import (
         AISBaseIterDataset,
         AISBaseMapDataset,
+        AISBatchIterDataset,
         AISIterDataset,
         AISMapDataset,
+        AISMultiShardStream,
+        AISParallelMapDataset,
         AISShardDataset,
         AISShardReader,
+        DynamicBatchSampler,
     )
     from aiscache.loader import DataLoader
     from aiscache.samplers import PrefetchSampler
@@ -31,13 +35,17 @@ __version__ = "0.1.0"
 __all__ = [
     "AISBaseIterDataset",
     "AISBaseMapDataset",
+    "AISBatchIterDataset",
     "AISIterDataset",
     "AISMapDataset",
+    "AISMultiShardStream",
+    "AISParallelMapDataset",
     "AISShardDataset",
     "AISShardReader",
     "Cache",
     "CacheStats",
     "DataLoader",
+    "DynamicBatchSampler",
     "PrefetchSampler",
     "View",
 ]
@@ -45,13 +53,17 @@ __all__ = [
 _HOME = {
     "AISBaseIterDataset": "aiscache.datasets",
     "AISBaseMapDataset": "aiscache.datasets",
+    "AISBatchIterDataset": "aiscache.datasets",
     "AISIterDataset": "aiscache.datasets",
     "AISMapDataset": "aiscache.datasets",
+    "AISMultiShardStream": "aiscache.datasets",
+    "AISParallelMapDataset": "aiscache.datasets",
     "AISShardDataset": "aiscache.datasets",
     "AISShardReader": "aiscache.datasets",
     "Cache": "aiscache.cache",
     "CacheStats": "aiscache.stats",
     "DataLoader": "aiscache.loader",
+    "DynamicBatchSampler": "aiscache.datasets",
     "PrefetchSampler": "aiscache.samplers",
     "View": "aiscache.view",
 }

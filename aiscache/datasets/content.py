@@ -31,9 +31,9 @@ def as_content(kind: str) -> Callable[[View], Any]:
     return _KINDS[kind]
 
 
-def _collate_views(batch: list[View], **_: Any) -> list[View]:
+def collate_as_list(batch: list[Any], **_: Any) -> list[Any]:
     """Keep a batch's views as a list: objects have different lengths, so there is nothing to stack."""
     return batch
 
 
-default_collate_fn_map.setdefault(View, _collate_views)
+default_collate_fn_map.setdefault(View, collate_as_list)

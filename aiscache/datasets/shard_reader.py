@@ -116,7 +116,7 @@ class AISShardReader(AISBaseIterDataset):
         """Yield samples from a buffer at random; it holds references, and copies of what is not in the cache."""
         buffer: list[Any] = []
         for shard, number in samples:
-            item = (shard, number) if shard.in_place else self._shards.copied_sample(shard, number)
+            item = (shard, number) if shard.whole.in_place else self._shards.copied_sample(shard, number)
             if len(buffer) < self._shuffle_buffer:
                 buffer.append(item)
                 continue

@@ -13,7 +13,7 @@ from aiscache.datasets.members import Members
 from aiscache.datasets.readahead import read_windows
 from aiscache.datasets.reader import Reader
 from aiscache.datasets.shard_index import ShardIndex
-from aiscache.datasets.tar_members import tar_members
+from aiscache.datasets.tar_members import Member, tar_members
 from aiscache.view import View, own_view
 
 _WINDOW_BYTES = 64_000_000  # of shards read ahead together; one shard, if that is larger
@@ -22,13 +22,19 @@ _DECOMPRESSED = 2  # shards kept in this process, as decompressing one for each 
 _BUILD_WAIT_S = 600.0
 
 
-class OpenShard(NamedTuple):
-    """A shard's uncompressed bytes and what is in them; `in_place` if the bytes are where the cache has them."""
+class ShardBytes(NamedTuple):
+    """A shard's uncompressed bytes; `in_place` if they are where the cache has them."""
 
     row: int
     data: View
-    samples: ShardIndex
     in_place: bool
+
+
+class OpenShard(NamedTuple):
+    """A shard's bytes, and the samples in them."""
+
+    whole: ShardBytes
+    samples: ShardIndex
 
 
 def part_of(view: View, offset: int, size: int) -> View:
@@ -69,11 +75,17 @@ class Shards:
 
     def stream(self, rows: Iterator[int]) -> Iterator[OpenShard]:
         """Yield shards in this order; while some are consumed, the next are fetched."""
-        read = self._reader.read_many
-        for row, view in read_windows(self._windows(rows), lambda rows: list(zip(rows, read(rows), strict=True))):
+        for row, view in self._read_ahead(rows):
             yield self._open(row, view)
 
-    def content(self, shard: OpenShard, *, offset: int, size: int) -> Any:
+    def files(self, rows: Iterator[int]) -> Iterator[tuple[ShardBytes, Member]]:
+        """Yield all files of these shards, each shard's in the order of their names; nothing of it is kept."""
+        for row, view in self._read_ahead(rows):
+            whole = self._uncompressed(row, view)
+            for member in sorted(tar_members(whole.data, shard=self._url(row))):
+                yield whole, member
+
+    def content(self, shard: ShardBytes, *, offset: int, size: int) -> Any:
         """Return a member as the samples hold it."""
         view = part_of(shard.data, offset, size)
         if shard.in_place and get_worker_info() is not None:
@@ -84,7 +96,7 @@ class Shards:
         """Return a sample's basename, and its contents by extension."""
         members = shard.samples.members(number)
         return shard.samples.key(number), {
-            extension: self.content(shard, offset=offset, size=size) for extension, offset, size in members
+            extension: self.content(shard.whole, offset=offset, size=size) for extension, offset, size in members
         }
 
     def copied_sample(self, shard: OpenShard, number: int) -> tuple[str, dict[str, Any]]:
@@ -107,7 +119,19 @@ class Shards:
                 pass
             self.members.save()
 
+    def _read_ahead(self, rows: Iterator[int]) -> Iterator[tuple[int, View]]:
+        read = self._reader.read_many
+        return read_windows(self._windows(rows), lambda window: list(zip(window, read(window), strict=True)))
+
     def _open(self, row: int, view: View) -> OpenShard:
+        whole = self._uncompressed(row, view)
+        samples = self.members.get(row)
+        if samples is None or samples.end > len(whole.data):
+            samples = ShardIndex.of(tar_members(whole.data, shard=self._url(row)))
+            self.members.add(row, samples)
+        return OpenShard(whole, samples)
+
+    def _uncompressed(self, row: int, view: View) -> ShardBytes:
         data = self._decompressed.get(row)
         if data is None:
             data = uncompressed(view, shard=self._url(row))
@@ -115,11 +139,7 @@ class Shards:
                 self._decompressed[row] = data
                 if len(self._decompressed) > _DECOMPRESSED:
                     self._decompressed.popitem(last=False)
-        index = self.members.get(row)
-        if index is None or index.end > len(data):
-            index = ShardIndex.of(tar_members(data, shard=self._url(row)))
-            self.members.add(row, index)
-        return OpenShard(row, data, index, data is view and hasattr(view.base, "segment"))
+        return ShardBytes(row, data, in_place=data is view and hasattr(view.base, "segment"))
 
     def _url(self, row: int) -> str:
         return self._reader.manifest.ref(row).url
