@@ -74,6 +74,9 @@ def loop(endpoint: str, directory: str, **options: Any) -> Result:
         did = cache.stats() - before
         figures = {"s": took_s, "fetched/object": did.fetched_objects / count, "stall s": did.stall_s}
         figures["PSS MB"] = largest / 1e6
+        if loader.prefetcher is not None:
+            told = loader.prefetcher.stats()
+            figures |= {name: float(getattr(told, name)) for name in ("staged", "left", "no_room", "deaths")}
     return figures
 
 
