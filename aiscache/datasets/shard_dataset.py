@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any, SupportsIndex
 
@@ -51,7 +52,10 @@ class AISShardDataset(Listed, Dataset):  # type: ignore[misc]
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return Subset(self, range(len(self))[index])
-        return self.__getitems__([index])[0]
+        place = self.position(index)
+        row = bisect_right(self._starts, place) - 1
+        basename, contents = self._shards.sample(self._shards.open(row), place - self._starts.item(row))
+        return basename, AISShardReader.ZeroDict(contents, self._extensions, self._empty)
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[tuple[str, dict[str, Any]]]:
         """Return a batch of samples; each shard is looked up once, and what is missing is fetched together."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from aiscache.errors import ShardError
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
+_MAGIC_AT = slice(257, 262)
 _FILE_TYPES = (*tarfile.REGULAR_TYPES,)
 _WITHOUT_DATA = {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE}
 _PAX_TYPES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -57,8 +58,11 @@ def tar_members(data: Any, *, shard: str) -> Iterator[Member]:
 
 def is_tar(data: Any) -> bool:
     """Tell whether a buffer begins with a tar header, or with the end of an empty archive."""
+    memory = memoryview(data).cast("B")
+    if bytes(memory[_MAGIC_AT]) == b"ustar":  # at once for most; the walk checks the header
+        return True
     try:
-        _header(memoryview(data).cast("B"), 0, "")
+        _header(memory, 0, "")
     except ShardError:
         return False
     return True
