@@ -27,9 +27,8 @@ from aiscache.datasets.shard_index import ShardIndex
 from aiscache.errors import ManifestError
 from aiscache.locks import ByteLocks
 from aiscache.manifest import Manifest
+from aiscache.manifest.store import MEMBERS_SUFFIX, SUFFIX
 
-SUFFIX = ".members"
-MANIFEST_SUFFIX = ".manifest"
 _TEMPORARY = ".members-"
 _MAGIC = b"AISCMEMB"
 _FORMAT = 1
@@ -49,7 +48,7 @@ class Members:
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
-        self._path = manifest.path.removesuffix(MANIFEST_SUFFIX) + SUFFIX if manifest.path else ""
+        self._path = manifest.path.removesuffix(SUFFIX) + MEMBERS_SUFFIX if manifest.path else ""
         self._data: memoryview = memoryview(b"")
         self._table: Table = np.zeros((len(manifest), _COLUMNS), np.uint64)
         self._opened: dict[int, ShardIndex] = {}
@@ -208,8 +207,8 @@ def _checked_table(data: memoryview, *, rows: int, path: str) -> Table:
 
 def _tidy(directory: Path) -> None:
     """Remove files of manifests that are gone, and what killed writers left."""
-    for file in [*directory.glob(f"*{SUFFIX}"), *directory.glob(f"{_TEMPORARY}*")]:
+    for file in [*directory.glob(f"*{MEMBERS_SUFFIX}"), *directory.glob(f"{_TEMPORARY}*")]:
         with contextlib.suppress(OSError):
             stale = time.time() - file.stat().st_mtime > _STALE_S
-            if stale if file.name.startswith(_TEMPORARY) else not file.with_suffix(MANIFEST_SUFFIX).exists():
+            if stale if file.name.startswith(_TEMPORARY) else not file.with_suffix(SUFFIX).exists():
                 file.unlink()

@@ -25,6 +25,9 @@ from aiscache.manifest.draft import Draft, content_hash
 from aiscache.manifest.manifest import Manifest
 
 SUFFIX = ".manifest"
+MEMBERS_SUFFIX = (
+    ".members"  # of the index of shards that datasets keep beside a manifest; it goes when the manifest goes
+)
 _LOCKS = "listings"
 _TEMPORARY = ".writing-"
 _STALE_S = 30 * 86_400  # a manifest that nobody uses and nobody lists any more is removed after this time
@@ -208,6 +211,8 @@ def _remove_unused(path: str) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(path)
+            if path.endswith(SUFFIX):
+                os.unlink(path.removesuffix(SUFFIX) + MEMBERS_SUFFIX)
         finally:
             os.close(fd)
 

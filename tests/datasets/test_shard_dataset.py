@@ -217,8 +217,12 @@ def test_files_of_listings_that_are_gone_are_removed(
         AISShardDataset(bucket, cache=cache)
         before = index_file(tmp_path / "cache").name
         dev_cluster.put_many(bucket_name, {"more.tar": shard({"new.jpg": b"1"})})
-        AISShardDataset(bucket, cache=cache)
+        dataset = AISShardDataset(bucket, cache=cache)
         assert index_file(tmp_path / "cache").name != before
+        assert len(dataset) == 50
+        del dataset
+        cache.clear()
+        assert not list(tmp_path.glob("cache/manifests/*.m*"))
 
 
 TWO_RANKS = """
