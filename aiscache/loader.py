@@ -8,6 +8,7 @@ from torch.utils import data
 
 from aiscache.prefetch import Prefetcher
 from aiscache.samplers import LOOKAHEAD, PrefetchSampler
+from aiscache.worker_init import WorkerInit
 
 
 class DataLoader(data.DataLoader[Any]):  # type: ignore[misc]
@@ -15,12 +16,15 @@ class DataLoader(data.DataLoader[Any]):  # type: ignore[misc]
 
     What it reads next is known from its sampler: a pool of processes fetches what is not in the dataset's cache, ahead
     of the DataLoader's own workers, which find it there. `sampler` and `batch_sampler` stay what they are without it.
+    The workers end with their trainer, however that ends.
 
     Arguments, besides those of torch:
         prefetch_processes: processes that fetch; by default half of the cores, at most 4.
         prefetch_connections: requests that each has in flight, by default 32.
         lookahead: bytes ("512MB") to fetch ahead beyond what the cache has room for.
     """
+
+    worker_init_fn: Any
 
     def __init__(
         self,
@@ -37,6 +41,15 @@ class DataLoader(data.DataLoader[Any]):  # type: ignore[misc]
         self._prefetch_sampler: PrefetchSampler | None = None
         super().__init__(dataset, *args, **kwargs)
         self._index_sampler  # noqa: B018  (a bad argument is told here)
+
+    def _get_iterator(self) -> Any:
+        """Start torch's iterator with workers that end when we do; the attribute stays what the user gave."""
+        given = self.worker_init_fn
+        self.worker_init_fn = WorkerInit(given)
+        try:
+            return super()._get_iterator()
+        finally:
+            self.worker_init_fn = given
 
     @property
     def prefetcher(self) -> Prefetcher | None:

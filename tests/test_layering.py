@@ -19,7 +19,7 @@ LAYERS = [
     {"store", "origin", "manifest"},
     {"fill", "cache"},
     {"prefetch"},
-    {"datasets", "samplers", "loader"},
+    {"datasets", "samplers", "loader", "worker_init"},
     {"cli", "__init__", "__main__"},
 ]
 NOT_EACH_OTHER = {"store": {"origin", "manifest"}, "origin": {"store", "manifest"}, "manifest": {"store"}}
