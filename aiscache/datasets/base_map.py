@@ -39,9 +39,9 @@ class AISBaseMapDataset(Listed, Dataset, ABC):  # type: ignore[misc]
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Any]:
         """Return a batch of samples; what is missing in the cache is fetched together first."""
-        if self.cache is not None:
-            self.read_many([self.position(index) for index in indices])
-        return [self[index] for index in indices]
+        rows = [self.position(index) for index in indices]
+        with self._reader.holding(rows):
+            return [self[index] for index in indices]
 
     def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import get_worker_info
@@ -27,9 +28,21 @@ class Reader:
         self.cache = cache
         self.origins = origins
         self._pickled = b""
+        self._held: dict[int, View] = {}
+
+    @contextmanager
+    def holding(self, rows: Sequence[int]) -> Iterator[None]:
+        """Read rows together; `read` of one of them then has it at hand, also if the cache had no room for it."""
+        self._held = dict(zip(rows, self.read_many(rows), strict=True))
+        try:
+            yield
+        finally:
+            self._held = {}
 
     def read(self, row: int) -> View:
         """Return the bytes of the object in a row."""
+        if self._held and row in self._held:
+            return self._held[row]
         manifest = self.manifest
         key = manifest.key(row)
         store = None if self.cache is None else self.cache.store()

@@ -174,6 +174,17 @@ def test_subclasses(
         assert read_epoch(Upper(bucket, cache=cache), workers, method) == [name.upper() for name in objects]
 
 
+def test_a_batch_of_a_subclass_is_fetched_once_although_the_cache_is_full(
+    dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], tmp_path: Path
+) -> None:
+    bucket = dev_cluster.client().bucket(bucket_name)
+    for cache in (Cache(tmp_path / "tiny", capacity="50kB"), False):
+        dataset = Lengths(bucket, cache=cache)
+        dev_cluster.reset_requests()
+        assert len(dataset.__getitems__(list(range(30, 60)))) == 30
+        assert dev_cluster.requests()["GET"] == 30
+
+
 def test_without_a_cache_each_read_is_a_request(
     dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
