@@ -115,3 +115,20 @@ def test_a_buffer_is_closed_copied_and_collated(
     assert len(dataset[:5]) == 5
     assert type(AISParallelMapDataset(bucket, cache=tmp_path / "cache", content="view")[0][1]) is View
     assert type(AISParallelMapDataset(bucket, cache=tmp_path / "cache", content="bytes")[0][1]) is bytes
+
+
+def test_transformed_objects_have_samples_of_their_own(
+    dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], tmp_path: Path
+) -> None:
+    dev_cluster.add_etl("turn", "reverse")
+    client = dev_cluster.client()
+    bucket = client.bucket(bucket_name)
+    expected = {name: content[::-1] for name, content in objects.items()}
+    with Cache(tmp_path / "cache") as cache:
+        plain = dict(AISBatchIterDataset(bucket, client, cache=cache))
+        assert dict(AISBatchIterDataset(bucket, client, cache=cache, etl_name="turn")) == expected
+        buffers = AISParallelMapDataset(bucket, cache=cache, etl_name="turn")
+        dev_cluster.reset_requests()
+        assert {name: buffer.tobytes() for name, buffer in buffers} == expected
+        assert dev_cluster.requests()["GET"] == 0
+        assert dict(AISParallelMapDataset(bucket, cache=cache, content="bytes")) == plain == objects
