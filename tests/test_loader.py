@@ -22,7 +22,6 @@ from aiscache.errors import ConfigError
 from tests.prefetch.processes import children_of, nothing_is_left, pool_processes
 from tests.store.objects import disk_usage
 
-METHODS = [(0, None), (2, "fork"), (2, "spawn"), (2, "forkserver")]
 COUNT, SIZE = 240, 20_000
 
 
@@ -55,8 +54,19 @@ def end(*loaders: Any) -> None:
             loader.prefetcher.close()
 
 
-@pytest.mark.parametrize(("workers", "method"), METHODS)
-@pytest.mark.parametrize("content", ["bytes", "view"])
+@pytest.mark.parametrize(
+    ("workers", "method", "content"),
+    [
+        (0, None, "bytes"),
+        (0, None, "view"),
+        (2, "fork", "bytes"),
+        (2, "fork", "view"),
+        (2, "spawn", "bytes"),
+        pytest.param(2, "spawn", "view", marks=pytest.mark.slow),
+        pytest.param(2, "forkserver", "bytes", marks=pytest.mark.slow),
+        (2, "forkserver", "view"),
+    ],
+)
 def test_epochs_are_torchs_and_each_object_is_fetched_once(
     dev_cluster: DevCluster, bucket: Any, cache: Cache, workers: int, method: str | None, content: str
 ) -> None:

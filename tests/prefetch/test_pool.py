@@ -125,8 +125,17 @@ def test_a_warm_epoch_starts_no_process(dev_cluster: DevCluster, bucket: str, tm
         assert children_of(os.getpid()) == [] or pool_processes(os.getpid()) == []
 
 
-@pytest.mark.parametrize("when", ["before a fetch", "during a fetch", "after a fetch"])
-@pytest.mark.parametrize("capacity", [CAPACITY, FULL], ids=["fits", "full"])
+@pytest.mark.parametrize(
+    ("when", "capacity"),
+    [
+        ("before a fetch", FULL),
+        ("during a fetch", CAPACITY),
+        ("during a fetch", FULL),
+        ("after a fetch", FULL),
+        pytest.param("before a fetch", CAPACITY, marks=pytest.mark.slow),
+        pytest.param("after a fetch", CAPACITY, marks=pytest.mark.slow),
+    ],
+)
 def test_a_worker_that_is_killed_is_replaced(
     dev_cluster: DevCluster, bucket: str, tmp_path: Path, when: str, capacity: int
 ) -> None:
@@ -198,8 +207,10 @@ def test_a_pool_that_is_killed_is_started_again_with_the_next_epoch(
     nothing_is_left(path, capacity=FULL)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("capacity", [CAPACITY, FULL], ids=["fits", "full"])
+@pytest.mark.parametrize(
+    ("workers", "capacity"),
+    [(0, FULL), (2, CAPACITY), (2, FULL), pytest.param(0, CAPACITY, marks=pytest.mark.slow)],
+)
 def test_a_trainer_that_is_killed_leaves_nothing(
     dev_cluster: DevCluster, bucket: str, tmp_path: Path, workers: int, capacity: int
 ) -> None:
