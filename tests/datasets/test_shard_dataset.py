@@ -206,7 +206,7 @@ def test_a_directory_that_cannot_be_written_costs_a_look_into_the_shards(
         dataset = AISShardDataset(bucket, cache=cache)
         assert read_epoch(dataset, 1, "spawn") == samples
         assert not list((tmp_path / "cache").glob("manifests/*.members"))
-    assert read_epoch(AISShardDataset(bucket, cache=False), 1, "spawn") == samples
+    assert read_epoch(AISShardDataset(bucket, cache=False), 1, "fork") == samples
 
 
 def test_files_of_listings_that_are_gone_are_removed(

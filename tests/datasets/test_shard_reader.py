@@ -18,7 +18,7 @@ from aiscache.devserver import DevCluster
 from aiscache.errors import ConfigError, ShardError
 
 from .shard_files import samples_of, shard, shards
-from .test_map_dataset import METHODS, read_epoch
+from .test_map_dataset import METHODS, read_epoch, read_epochs
 
 
 @pytest.fixture
@@ -53,15 +53,16 @@ def test_samples_are_those_of_aistore_pytorch(
     with Cache(tmp_path / "cache", capacity="50MB") as cache:
         dataset = AISShardReader(bucket, cache=cache)
         dev_cluster.reset_requests()
-        found = read_epoch(dataset, workers, method)
+        epochs = read_epochs(dataset, workers, method)
+        found = next(epochs)
         assert dev_cluster.requests()["GET"] == len(objects)
         assert dev_cluster.requests()["LIST"] == 0
-        reference = read_epoch(Reference(bucket), min(workers, 1), method)
+        reference = read_epoch(Reference(bucket))
         assert ordered(found) == ordered(reference) == ordered(samples)
         if workers == 0:
             assert found == reference == samples
         dev_cluster.reset_requests()
-        assert ordered(read_epoch(dataset, workers, method)) == ordered(samples)
+        assert ordered(next(epochs)) == ordered(samples)
         assert len(dataset) == len(samples)
         assert sum(dev_cluster.requests().values()) == 0  # the index of members is there since the first pass
 
