@@ -240,9 +240,8 @@ def test_a_quarter_of_the_data_fits_and_the_loop_does_not_wait(
         end(loader)
         del loader, batch  # and with it torch's workers
     assert peak <= capacity + lookahead
-    kept = COUNT - fetched[2]
-    assert 0.17 * COUNT < kept <= 0.25 * COUNT  # a cache as small as this has some of its space in unfinished segments
-    assert fetched[1] == pytest.approx(COUNT - kept, abs=0.02 * COUNT)
+    # A cache as small as this has some of its space in unfinished segments, more or less of it in each epoch.
+    assert all(0.75 * COUNT <= again < 0.83 * COUNT for again in fetched[1:])
     assert did.staged > 0.6 * fetched[2]
     nothing_is_left(path, capacity=capacity)
 
