@@ -19,6 +19,7 @@ import socket
 import time
 from dataclasses import dataclass
 
+from aiscache.errors import ManifestError
 from aiscache.prefetch.epoch import RunningEpoch
 from aiscache.prefetch.job import Job
 from aiscache.prefetch.messages import EPOCH, LONGEST, link, pack_chunk, unpack_event, unpack_report
@@ -239,7 +240,12 @@ def main(fd: int, parent: int, directory: str) -> None:
     devnull = os.open(os.devnull, os.O_RDONLY)
     os.dup2(devnull, 0)
     os.close(devnull)
-    job = pickle.loads(trainer.recv(1 << 20))  # noqa: S301  (from our own parent, over a link that only it has)
+    try:
+        job = pickle.loads(trainer.recv(1 << 20))  # noqa: S301  (from our own parent, over a link that only it has)
+    except (ManifestError, EOFError, OSError):
+        # 1. A short epoch ends. 2. The trainer ends, and the unnamed cache, listing included, goes with it. 3. We come
+        # here. There is nobody to fetch for; a trainer that does live hears of our end from the link.
+        return
     Pool(trainer, job=job, page=Page(fd), parent=parent).run()
 
 

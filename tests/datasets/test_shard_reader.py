@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import tarfile
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -300,9 +301,12 @@ def test_progress_and_whole_sources_per_worker(
 def test_an_abandoned_stream_leaves_nothing_behind(
     dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], tmp_path: Path
 ) -> None:
-    stream = iter(AISShardReader(dev_cluster.client().bucket(bucket_name), cache=tmp_path / "cache"))
-    next(stream)
+    reader = AISShardReader(dev_cluster.client().bucket(bucket_name), cache=tmp_path / "cache")
+    stream = iter(reader)
+    first = next(stream)
     stream.close()  # type: ignore[attr-defined]
+    assert threading.enumerate() == [threading.main_thread()]  # none that reads ahead
+    assert next(iter(reader)) == first
 
 
 RESIDENT = """

@@ -61,7 +61,9 @@ def test_a_new_one_is_private_and_tagged(disk: Path) -> None:
 
 
 def test_missing_parents_are_made(tmp_path: Path) -> None:
-    Directory(tmp_path / "a" / "b" / "c")
+    directory = Directory(tmp_path / "a" / "b" / "c")
+    assert directory.path.is_dir()
+    assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
 
 
 def test_nobody_else_can_read_any_file(disk: Path) -> None:
