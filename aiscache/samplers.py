@@ -9,14 +9,13 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
+from torch.utils.data import Dataset, IterableDataset, Sampler
 
-from aiscache.cache import Cache
-from aiscache.datasets.base_map import AISBaseMapDataset
 from aiscache.errors import ConfigError
-from aiscache.prefetch import Epoch, Job, Prefetcher
-from aiscache.prefetch.job import NOT_OURS, Rows, default_processes
+from aiscache.prefetch import Epoch, Prefetcher
+from aiscache.prefetch.job import Rows, default_processes
 from aiscache.settings import parse_size
+from aiscache.targets import Target
 
 CONNECTIONS = 32
 LOOKAHEAD = "512MB"
@@ -48,7 +47,8 @@ class PrefetchSampler(Sampler[Any]):  # type: ignore[misc]
         connections: requests that each has in flight, by default 32.
         lookahead: bytes ("512MB") that they together hold beyond the cache's capacity.
 
-    Use it as `sampler=` or `batch_sampler=` of torch's DataLoader. `aiscache.DataLoader` does so by itself.
+    Use it as `sampler=` or `batch_sampler=` of torch's DataLoader. `aiscache.DataLoader` does so by itself; for loaders
+    that others make there is `attach`.
     """
 
     def __init__(
@@ -74,6 +74,24 @@ class PrefetchSampler(Sampler[Any]):  # type: ignore[misc]
         self._began: Any = None
         self._yielded = 0
 
+    @classmethod
+    def attach(cls, loader: Any, **options: Any) -> Any:
+        """Return a loader that somebody else made, its batch sampler (without batches: its sampler) wrapped in place.
+
+        For what builds torch's loader anew from the one that it is given, as `accelerate.Accelerator.prepare` does:
+        the order that is prefetched is then the one of this rank. Options are those of the constructor. A loader that
+        prefetches already, or of an iterable dataset, is returned as it is.
+        """
+        inner = getattr(loader, "base_dataloader", loader)  # where Accelerate's loaders have torch's
+        iterable = isinstance(inner.dataset, IterableDataset)
+        if iterable or isinstance(inner._index_sampler, cls):
+            return loader
+        sampler = cls(inner._index_sampler, inner.dataset, **options)
+        sampler.outstanding = 1 + max(1, inner.num_workers * (inner.prefetch_factor or 0))
+        # Past torch's guard against changes, which is there for the sake of those that would change the order.
+        vars(inner)["sampler" if inner.batch_sampler is None else "batch_sampler"] = sampler
+        return loader
+
     @property
     def prefetcher(self) -> Prefetcher | None:
         """The pool's handle, with `stats()` and `close()`; None before the first epoch, and where there is none."""
@@ -85,7 +103,7 @@ class PrefetchSampler(Sampler[Any]):  # type: ignore[misc]
         if hasattr(self.wrapped, "state_dict"):
             self._began = self.wrapped.state_dict()
         items = islice(iter(self.wrapped), skip, None)
-        target = _Target.of(self.dataset)
+        target = Target.of(self.dataset)
         job = None if target is None else target.job(self._processes, self._connections, self._lookahead_bytes)
         if target is None or job is None:
             ahead: Iterator[Any] = items
@@ -129,7 +147,7 @@ class _Ahead:
     What the sampler raises is raised where it would have been without us: behind the items that came before.
     """
 
-    def __init__(self, items: Iterator[Any], epoch: Epoch, target: _Target, *, outstanding: int | None) -> None:
+    def __init__(self, items: Iterator[Any], epoch: Epoch, target: Target, *, outstanding: int | None) -> None:
         self._items = items
         self._epoch = epoch
         self._target = target
@@ -219,99 +237,3 @@ def _as_index(value: Any) -> int:
 
 
 _OUT_OF_RANGE = -(1 << 62)
-
-
-class _Target:
-    """A dataset as rows of listings: which datasets of ours it is made of, and which row an index means."""
-
-    parts: list[AISBaseMapDataset]
-
-    @classmethod
-    def of(cls, dataset: Any) -> _Target | None:
-        """Return the target, None for a dataset that we do not understand."""
-        if isinstance(dataset, AISBaseMapDataset):
-            return _Listing(dataset)
-        if isinstance(dataset, Subset):
-            inner = cls.of(dataset.dataset)
-            return None if inner is None else _Part(inner, np.asarray(dataset.indices, np.int64))
-        if isinstance(dataset, ConcatDataset):
-            return _Chain([cls.of(each) for each in dataset.datasets], list(map(len, dataset.datasets)))
-        return None
-
-    def rows(self, indices: Rows) -> Rows:
-        """Return the row of each index, counted through all parts; NOT_OURS for what is none."""
-        raise NotImplementedError
-
-    def job(self, processes: int, connections: int, lookahead_bytes: int) -> Job | None:
-        """Return what a pool would do for the target, None if there is nothing for it to do."""
-        cache = self.parts[0].cache if self.parts else None
-        if cache is None or cache.store() is None or not all(_can_prefetch(part, cache) for part in self.parts):
-            return None
-        origins = {cluster: origin for part in self.parts for cluster, origin in part._reader.origins.items()}
-        return Job(
-            cache=cache,
-            manifests=tuple(part.manifest for part in self.parts),
-            origins=origins,
-            processes=processes,
-            connections=connections,
-            lookahead_bytes=lookahead_bytes,
-        )
-
-
-def _can_prefetch(part: AISBaseMapDataset, cache: Cache) -> bool:
-    """Tell whether a part reads through that cache, and has its listing in a file that the pool can open."""
-    return part.cache is not None and part.cache.settings == cache.settings and bool(part.manifest.path)
-
-
-def _wrap(indices: Rows, count: int) -> Rows:
-    """Count negative indices from the end; NOT_OURS for what is out of range."""
-    wrapped = np.where(indices < 0, indices + count, indices)
-    return np.where((wrapped >= 0) & (wrapped < count), wrapped, NOT_OURS)
-
-
-class _Listing(_Target):
-    """A dataset of ours."""
-
-    def __init__(self, dataset: AISBaseMapDataset) -> None:
-        self.parts = [dataset]
-        self._count = len(dataset.manifest)
-
-    def rows(self, indices: Rows) -> Rows:
-        return _wrap(indices, self._count)
-
-
-class _Part(_Target):
-    """A `Subset`."""
-
-    def __init__(self, inner: _Target, indices: Rows) -> None:
-        self.parts = inner.parts
-        self._inner = inner
-        self._indices = indices
-
-    def rows(self, indices: Rows) -> Rows:
-        places = _wrap(indices, len(self._indices))
-        if not len(self._indices):
-            return places
-        return np.where(places < 0, NOT_OURS, self._inner.rows(self._indices[places]))
-
-
-class _Chain(_Target):
-    """A `ConcatDataset`; members that we do not understand have no rows."""
-
-    def __init__(self, members: list[_Target | None], lengths: list[int]) -> None:
-        self.parts = [part for member in members if member is not None for part in member.parts]
-        self._members = members
-        self._lengths = lengths
-
-    def rows(self, indices: Rows) -> Rows:
-        places = _wrap(indices, sum(self._lengths))
-        rows = np.full(len(places), NOT_OURS, np.int64)
-        first = start = 0
-        for member, length in zip(self._members, self._lengths, strict=True):
-            ours = np.flatnonzero((places >= first) & (places < first + length))
-            if member is not None:
-                found = member.rows(places[ours] - first)
-                rows[ours] = np.where(found < 0, NOT_OURS, found + start)
-                start += sum(len(part.manifest) for part in member.parts)
-            first += length
-        return rows

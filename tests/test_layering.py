@@ -19,12 +19,12 @@ LAYERS = [
     {"store", "origin", "manifest"},
     {"fill", "cache"},
     {"prefetch"},
-    {"datasets", "samplers", "loader", "worker_init"},
+    {"datasets", "targets", "samplers", "loader", "worker_init"},
     {"cli", "__init__", "__main__"},
 ]
 NOT_EACH_OTHER = {"store": {"origin", "manifest"}, "origin": {"store", "manifest"}, "manifest": {"store"}}
 APART = {"devserver"}
-MAY_IMPORT_TORCH = {"datasets", "samplers", "loader", "cli", "view"}
+MAY_IMPORT_TORCH = {"datasets", "targets", "samplers", "loader", "cli", "view"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

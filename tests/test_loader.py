@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 import torch.utils.data
-from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from aiscache import AISBaseMapDataset, AISIterDataset, AISMapDataset, Cache, DataLoader
 from aiscache.devserver import DevCluster
 from aiscache.errors import ConfigError
-from tests.prefetch.processes import children_of, nothing_is_left, pool_processes
+from tests.prefetch.processes import children_of, nothing_is_left
 from tests.store.objects import disk_usage
 
 COUNT, SIZE = 240, 20_000
@@ -333,40 +333,3 @@ def test_a_script_without_a_main_guard_in_a_directory_full_of_traps(
         capture_output=True, text=True, timeout=60, cwd=tmp_path,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == (f"main module\n{COUNT}\n", "")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("default")
-def test_re_created_by_lightning(dev_cluster: DevCluster, dataset: AISMapDataset, tmp_path: Path) -> None:
-    lightning = pytest.importorskip("lightning")
-    from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSamplerWrapper  # noqa: F401
-    from lightning.pytorch.utilities.data import _update_dataloader
-
-    assert lightning
-    loader = DataLoader(dataset, batch_size=16, shuffle=True, collate_fn=list, prefetch_processes=2, lookahead="9MB")
-    sampler: Any = DistributedSampler(dataset, num_replicas=2, rank=1)
-    again = _update_dataloader(loader, sampler)
-    assert type(again) is DataLoader
-    assert again.sampler is sampler
-    assert (again.prefetch_processes, again.lookahead, again.batch_size) == (2, "9MB", 16)
-    assert names_of(again) == [dataset.manifest.name(index) for index in sampler]
-    assert again.prefetcher is not None
-    end(loader, again)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("default")
-def test_prepared_by_accelerate(dataset: AISMapDataset) -> None:
-    accelerate = pytest.importorskip("accelerate")
-    from accelerate.data_loader import prepare_data_loader
-
-    assert accelerate
-    loader = DataLoader(dataset, batch_size=16, shuffle=False, collate_fn=list)
-    seen: set[str] = set()
-    for rank in range(2):
-        prepared = prepare_data_loader(loader, num_processes=2, process_index=rank, put_on_device=False)
-        seen.update(names_of(prepared))
-    assert sorted(seen) == [dataset.manifest.name(index) for index in range(COUNT)]
-    assert pool_processes(os.getpid()) == []

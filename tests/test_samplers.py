@@ -26,11 +26,12 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from aiscache import AISMapDataset, Cache, PrefetchSampler
+from aiscache import AISMapDataset, AISShardDataset, Cache, PrefetchSampler
 from aiscache.devserver import DevCluster
 from aiscache.errors import ConfigError
 from aiscache.prefetch.job import NOT_OURS
-from aiscache.samplers import _Target
+from aiscache.targets import Target
+from tests.datasets.shard_files import shards
 from tests.prefetch.processes import wait_until
 
 COUNT = 120
@@ -186,6 +187,20 @@ def test_a_state_is_where_the_loop_is_not_how_far_was_read_ahead(dataset: AISMap
             each.prefetcher.close()
 
 
+def test_what_an_order_has_many_times_is_fetched_once(
+    dev_cluster: DevCluster, dataset: AISMapDataset, cache: Cache
+) -> None:
+    dev_cluster.set_delay(0.05)  # all are under way at once
+    sampler = PrefetchSampler([number % 10 for number in range(200)], dataset, processes=1)
+    items = iter(sampler)
+    assert next(items) == 0
+    wait_until(lambda: cache.stats().prefetched_objects == 10)
+    assert len(list(items)) == 199
+    assert dev_cluster.requests()["GET"] == 10
+    assert sampler.prefetcher is not None
+    sampler.prefetcher.close()
+
+
 def test_an_endless_sampler_is_read_a_bounded_way_ahead(dataset: AISMapDataset) -> None:
     count = itertools.count()
     sampler = PrefetchSampler((number % COUNT for number in count), dataset, processes=1)
@@ -251,7 +266,7 @@ def test_rows_of_subsets_and_chains(dev_cluster: DevCluster, bucket_name: str, c
     first, second = (AISMapDataset(client.bucket(bucket_name + end), cache=cache) for end in ("", "-b"))
 
     def rows(dataset: Any, *indices: int) -> list[int]:
-        target = _Target.of(dataset)
+        target = Target.of(dataset)
         assert target is not None
         return target.rows(np.array(indices, np.int64)).tolist()
 
@@ -262,7 +277,30 @@ def test_rows_of_subsets_and_chains(dev_cluster: DevCluster, bucket_name: str, c
     assert rows(Subset(first, []), 0) == [none]
     chain: Any = ConcatDataset([first, Subset(second, [4, 3]), [1, 2, 3], first])
     assert rows(chain, 0, 9, 10, 11, 12, 15, 24, 25, -1) == [0, 9, 14, 13, none, 15, 24, none, 24]
-    assert _Target.of(ConcatDataset([[1], [2]])).job(1, 1, 1) is None  # type: ignore[union-attr, list-item]
+    assert Target.of(ConcatDataset([[1], [2]])).job(1, 1, 1) is None  # type: ignore[union-attr, list-item]
+
+
+def test_samples_of_shards_are_prefetched_by_their_shards(
+    dev_cluster: DevCluster, bucket_name: str, cache: Cache
+) -> None:
+    dev_cluster.put_many(bucket_name, shards(9))
+    dataset = AISShardDataset(dev_cluster.client().bucket(bucket_name), cache=cache)
+    count = len(dataset)
+    target = Target.of(Subset(dataset, [count - 1, 0]))
+    assert target is not None
+    assert target.rows(np.array([0, 1, 2])).tolist() == [8, 0, NOT_OURS]
+    samples = [dataset[index] for index in range(count)]
+    cache.clear()  # the index of members stays: it is beside the listing
+    dev_cluster.reset_requests()
+    sampler = PrefetchSampler(RandomSampler(dataset, generator=seeded()), dataset, processes=1)
+    items = iter(sampler)
+    order = [next(items)]
+    wait_until(lambda: dev_cluster.requests()["GET"] == 9)
+    order += items
+    assert [dataset[index] for index in order] == [samples[index] for index in order]
+    assert (dev_cluster.requests()["GET"], cache.stats().prefetched_objects) == (9, 9)
+    assert sampler.prefetcher is not None
+    sampler.prefetcher.close()
 
 
 def test_a_chain_is_prefetched(dev_cluster: DevCluster, bucket_name: str, cache: Cache) -> None:

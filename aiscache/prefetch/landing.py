@@ -19,6 +19,15 @@ class Label(NamedTuple):
     position: int
 
 
+class Landed(NamedTuple):
+    """What became of one object: `segment` is where it is, if it was staged."""
+
+    label: Label
+    key: bytes
+    outcome: Outcome
+    segment: int | None = None
+
+
 Reserve = Callable[[Label, Wanted, int], Reservation | None]
 
 
@@ -62,7 +71,7 @@ class Landing:
         self._reserved[index] = reservation
         return reservation.buffer
 
-    def settle(self, fetched: Fetched) -> tuple[Label, Outcome]:
+    def settle(self, fetched: Fetched) -> Landed:
         """End one object: publish it if it arrived, free its flight; return what it was fetched for."""
         coming = self._coming[fetched.index]
         assert coming is not None  # noqa: S101  (each index ends once)
@@ -70,17 +79,17 @@ class Landing:
         try:
             reservation = self._reserved.pop(fetched.index, None)
             if fetched.error is not None:
-                outcome = Outcome.FAILED
                 if reservation is not None:
                     self._store.give_up(reservation)
-            elif reservation is None:
-                outcome = Outcome.LEFT
-            else:
-                self._store.keep([reservation])
-                outcome = Outcome.STAGED if reservation.writer.tier == STAGING else Outcome.KEPT
+                return Landed(label, wanted.key, Outcome.FAILED)
+            if reservation is None:
+                return Landed(label, wanted.key, Outcome.LEFT)
+            self._store.keep([reservation])
+            if reservation.writer.tier == STAGING:
+                return Landed(label, wanted.key, Outcome.STAGED, reservation.writer.segment_id)
+            return Landed(label, wanted.key, Outcome.KEPT)
         finally:
             self._end(fetched.index, wanted)
-        return label, outcome
 
     def close(self) -> None:
         """Give back all that did not arrive."""

@@ -48,6 +48,7 @@ class Worker:
         self._flights = ByteLocks(store.directory.flights)
         self._staging = store.open_staging(job.share_bytes)
         self._last: dict[int, int] = {}  # by staging segment: the last position that is in it
+        self._fetching: dict[bytes, int] = {}  # by key: the last position that wants it
         self._epoch = 0
         self._queue: deque[tuple[int, Wanted]] = deque()
         self._settled: list[tuple[int, Outcome, int]] = []
@@ -114,10 +115,13 @@ class Worker:
         with closing(Landing(self._store, self._flights, self._reserve)) as landing:
             refs = self._startable(cluster, landing)
             for fetched in self._job.origins[cluster].fetch(refs, landing, in_flight=self._job.connections):
-                label, outcome = landing.settle(fetched)
-                self._count(fetched, outcome)
-                if label.epoch == self._epoch:
-                    self._settle(label.position, outcome, fetched.size)
+                landed = landing.settle(fetched)
+                last = self._fetching.pop(landed.key)
+                if landed.segment is not None:
+                    self._last[landed.segment] = max(self._last.get(landed.segment, 0), last)
+                self._count(fetched, landed.outcome)
+                if landed.label.epoch == self._epoch:
+                    self._settle(landed.label.position, landed.outcome, fetched.size)
                 self._report(at_least=_REPORT)
 
     def _count(self, fetched: Fetched, outcome: Outcome) -> None:
@@ -148,7 +152,13 @@ class Worker:
                 self._report(at_least=_REPORT)
 
     def _start(self, position: int, wanted: Wanted, landing: Landing) -> Outcome | None:
-        """Take the flight and the space for an object, None if all is ready; or say why it is not to be fetched."""
+        """Take the flight and the space for an object, None if all is ready; or say why it is not to be fetched.
+
+        A flight keeps others away, but not this worker itself, where the order has an object more than once.
+        """
+        if wanted.key in self._fetching:
+            self._fetching[wanted.key] = max(self._fetching[wanted.key], position)
+            return Outcome.LEFT
         if self._passed(position) or not self._flights.try_exclusive(wanted.flight):
             return Outcome.LEFT
         if self._store.contains(wanted.key, wanted.digest):
@@ -156,6 +166,7 @@ class Worker:
         elif self._passed(position):
             outcome = Outcome.LEFT
         elif landing.expect(Label(self._epoch, position), wanted):
+            self._fetching[wanted.key] = position
             return None
         else:
             outcome = Outcome.NO_ROOM
