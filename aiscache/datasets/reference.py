@@ -13,6 +13,7 @@ from typing import Any
 
 from torch.utils.data import get_worker_info
 
+from aiscache.datasets.heap import keep_freed_memory
 from aiscache.errors import CacheError
 from aiscache.store.handle import RemoteSegment, SegmentHandle, address_of
 from aiscache.view import View
@@ -37,6 +38,7 @@ def content_bytes(view: View) -> bytes:
     place = _place(view)
     if place is None:
         return bytes(view)
+    keep_freed_memory()
     content = CachedBytes(view)
     content.place = place
     return content
@@ -76,6 +78,7 @@ def receive_view(segment: RemoteSegment, generation: int, offset: int, length: i
 
 def receive_bytes(segment: RemoteSegment, generation: int, offset: int, length: int, sample: Any) -> bytes:
     """Return the bytes that another process sent, copied from this process's own mapping."""
+    keep_freed_memory()
     return bytes(receive_view(segment, generation, offset, length, sample))
 
 
