@@ -33,12 +33,12 @@ class CachedBytes(bytes):
 
 def content_bytes(view: View) -> bytes:
     """Return a view's bytes; in a DataLoader's worker as `CachedBytes`, which are made to be sent away."""
-    if get_worker_info() is None or len(view) < LEAST_BYTES:
-        return bytes(view)
-    place = _place(view)
-    if place is None:
+    if len(view) < LEAST_BYTES:
         return bytes(view)
     keep_freed_memory()
+    place = None if get_worker_info() is None else _place(view)
+    if place is None:
+        return bytes(view)
     content = CachedBytes(view)
     content.place = place
     return content
