@@ -106,3 +106,9 @@ def test_the_store_and_its_words_load_no_torch() -> None:
     code = "import sys, aiscache.store.registry, aiscache.view; print('torch' in sys.modules, 'aistore' in sys.modules)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"
+
+
+def test_a_spawned_worker_does_without_the_sdk() -> None:
+    code = "import sys, aiscache.datasets, aiscache.loader; print('aistore' in sys.modules, 'requests' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from aistore.sdk import AISSource
-
 from aiscache.cache import Cache, resolve_cache
 from aiscache.datasets.content import as_content, content_kind
 from aiscache.datasets.process_directory import process_directory
@@ -18,9 +16,10 @@ from aiscache.origin import Origin
 from aiscache.view import View
 
 if TYPE_CHECKING:
+    from aistore.sdk import AISSource
     from aistore.sdk.obj.object import Object
 
-PrefixMap = Mapping[AISSource, str | list[str] | None]
+PrefixMap = Mapping["AISSource", str | list[str] | None]
 NO_PREFIXES: PrefixMap = MappingProxyType({})
 
 
@@ -44,6 +43,8 @@ class Listed:
         max_listing_age_s: float = 0.0,
         on_shrink: str = "warn",
     ) -> None:
+        from aistore.sdk import AISSource  # half a second, which a spawned worker has no need to spend
+
         listing = Listing(ais_source_list, prefix_map, etl=etl_name or "")
         self._ais_source_list = [ais_source_list] if isinstance(ais_source_list, AISSource) else list(ais_source_list)
         self._prefix_map = prefix_map

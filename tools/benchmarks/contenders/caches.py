@@ -1,7 +1,4 @@
-"""Map-style datasets over what users would pick instead of aiscache: the contenders of tools/bench.py.
-
-Those that need a package of their own say in `NEEDS` which; `pip install diskcache "multi-storage-client[aistore]"`.
-"""
+"""Caches of a user's own around the SDK: look, else fetch and keep."""
 
 from __future__ import annotations
 
@@ -9,30 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-NEEDS = {"DiskCache": "diskcache", "MultiStorageClient": "multistorageclient"}
-
-
-class Files:
-    """Plain files on tmpfs: no cluster, no cache; what a user has who copied everything beforehand."""
-
-    def __init__(self, directory: str) -> None:
-        self.paths = sorted(str(path) for path in Path(directory, "files").iterdir())
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[str, bytes]:
-        with open(self.paths[index], "rb") as file:
-            return self.paths[index], file.read()
+from benchmarks.contenders import Contender, Place, bucket
 
 
 class Around:
-    """A cache of the user's own around the SDK: look, else fetch and keep. Subclasses say where."""
+    """A map-style dataset with a cache in a directory. Subclasses say how to look and how to keep."""
 
-    def __init__(self, bucket: Any, directory: str) -> None:
-        self.bucket = bucket
-        self.directory = os.path.join(directory, type(self).__name__)
-        self.names = [entry.name for entry in bucket.list_all_objects()]
+    def __init__(self, place: Place) -> None:
+        self.bucket = bucket(place)
+        self.directory = os.path.join(place.directory, type(self).__name__)
+        self.names = sorted(entry.name for entry in self.bucket.list_all_objects())
         self._opened: tuple[int, Any] = (0, None)
 
     def __len__(self) -> int:
@@ -126,3 +109,11 @@ class MultiStorageClient(Around):
     def look(self, cache: Any, name: str) -> bytes | None:
         data: bytes = cache.read(name)
         return data
+
+
+CONTENDERS = {
+    "file-per-object": Contender("a file per object around the SDK", FilePerObject),
+    "lmdb": Contender("values in LMDB around the SDK", Lmdb),
+    "diskcache": Contender("diskcache around the SDK", DiskCache, needs=("diskcache",)),
+    "msc": Contender("multi-storage-client, no version check", MultiStorageClient, needs=("multistorageclient",)),
+}
