@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import psutil
+
 from benchmarks.contenders import Contender, Place, contenders
 from benchmarks.workloads import Data, Workload
 
@@ -97,7 +99,10 @@ class Bench:
         """Run a job; whoever saw other bytes than the cluster holds is out."""
         if self.cluster is not None:
             self.cluster.reset_requests()
+        before = self.server_cpu_s()
         figures = self.finish(self.start(row, data), row)
+        if "CPU s" in figures:
+            figures["server CPU s"] = self.server_cpu_s() - before
         for name, expected in zip(_SELF_CHECKS, (data.total_bytes, data.checksum), strict=True):
             if name in figures and figures.pop(name) != expected:
                 raise SystemExit(f"{row.label} saw other {name} than the cluster holds")
@@ -105,6 +110,11 @@ class Bench:
         if self.cluster is not None and "samples/s" in figures:
             figures["GETs/object"] = self.cluster.requests()["GET"] / data.count / epochs
         return figures
+
+    def server_cpu_s(self) -> float:
+        """Return the CPU seconds that the dev server has used."""
+        pids = [] if self.cluster is None else self.cluster.pids
+        return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
     def fill(self, rows: Sequence[Row], data: Data) -> None:
         """Have each contender's cache filled before it is measured."""

@@ -10,7 +10,7 @@ import psutil
 
 from benchmarks.contenders import Contender, Place
 from benchmarks.jobs.reading import BATCH
-from benchmarks.usage import pss_bytes
+from benchmarks.usage import cpu_s, pss_bytes
 
 
 def loop(
@@ -42,14 +42,15 @@ def loop(
     )
     largest = 0
     for number in range(epochs):
-        before, began, count = dataset.cache.stats(), time.perf_counter(), 0
+        before, began, cpu, count = dataset.cache.stats(), time.perf_counter(), cpu_s(), 0
         for batch in loader:
             count += len(batch)
             train(step, length_s)
-        took_s = time.perf_counter() - began
+        took_s, used_s = time.perf_counter() - began, cpu_s() - cpu
         did = dataset.cache.stats() - before
         largest = max(largest, _largest_of_the_pool())
         figures = {"s": took_s, "fetched/object": did.fetched_objects / count, "stall s": did.stall_s}
+        figures["CPU s"] = used_s
         assert number < epochs
     figures["pool PSS MB"] = largest / 1e6
     if loader.prefetcher is not None:

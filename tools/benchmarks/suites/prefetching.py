@@ -1,11 +1,13 @@
 """`aiscache.DataLoader`: whether a training loop waits for data, and how soon the first batch is there.
 
-The bound of a loop is the longer one of computing alone (steps times their length) and fetching alone (the same loader
-without a step, in a cache of its own).
+The bound of a loop is the longest one of computing alone (steps times their length), fetching alone (the same loader
+without a step, in a cache of its own), and what the machine's cores need for both: where the trainer computes, the dev
+server, the pool and the workers share what cores are left.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 
 from benchmarks.bench import Bench, Figures, Row
@@ -51,13 +53,22 @@ def _bounded(bench: Bench, title: str, data: Data, *, delay_ms: int, epochs: int
         for each in [fetch, *rows]:
             runs[each.label].append(bench.run(each, data))
     bench.cluster.set_delay(0)
-    alone = statistics.median(figures["s"] for figures in runs[fetch.label])
+    alone = {name: statistics.median(figures[name] for figures in runs[fetch.label]) for name in runs[fetch.label][0]}
+    cores = len(os.sched_getaffinity(0))
     for each in rows:
         compute = steps * float(each.options["length_s"])
+        busy = compute if each.options["step"] == "busy" else 0.0
+        machine = (busy + alone["CPU s"] + alone["server CPU s"] * _last(epochs)) / cores
         for figures in runs[each.label]:
-            figures["compute s"] = compute
-            figures["x bound"] = figures["s"] / max(alone, compute)
+            figures |= {"compute s": compute, "cores' s": machine}
+            figures["x compute or fetch"] = figures["s"] / max(alone["s"], compute)
+            figures["x bound"] = figures["s"] / max(alone["s"], compute, machine)
     bench.table(title, runs)
+
+
+def _last(epochs: int) -> float:
+    """Return the part of the server's work that is of the last of some epochs: all, or its share of the misses."""
+    return 1.0 if epochs == 1 else 0.75 / (1 + 0.75 * (epochs - 1))
 
 
 def ranks(bench: Bench) -> None:
