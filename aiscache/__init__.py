@@ -9,6 +9,7 @@ Names are imported when they are first used: `import aiscache` costs millisecond
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ _HOME = {
     "PrefetchSampler": "aiscache.samplers",
     "View": "aiscache.view",
 }
+
+if os.environ.get("AISCACHE_LOG_LEVEL"):
+    from aiscache.log import set_level
+
+    set_level(os.environ["AISCACHE_LOG_LEVEL"])
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The errors that aiscache raises.
+"""The errors that aiscache raises::
 
     AiscacheError
     ├── ConfigError (ValueError)              an argument or environment variable with a bad value

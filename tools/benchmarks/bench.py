@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks import plots
 from benchmarks.contenders import Contender, Place, contenders
 from benchmarks.workloads import Data, Workload
 
@@ -173,6 +174,8 @@ class Bench:
             cells = [_cell([figures[name] for figures in found if name in figures]) for name in names]
             ratio = f" {_number(middles[label] / reference)} |" if figure else ""
             print(f"| {label} | {' | '.join(cells)} |{ratio}", flush=True)
+        if self.plots and figure == "samples/s":
+            plots.bars(self.plots, title, middles, unit=figure)
 
 
 def _cell(values: list[float]) -> str:

@@ -47,27 +47,29 @@ def entries(place: Place, *, entries: int) -> dict[str, float]:
 
 
 def segments(place: Place, *, segments: int) -> dict[str, float]:
-    """Read at random from a cache of so many segments: each object is larger than half of the smallest one."""
-    return _filled(place, count=segments, size=600_000)
+    """Read at random from a cache of so many segments, with an object in each."""
+    return _filled(place, count=segments, size=16, together=1)
 
 
-def _filled(place: Place, *, count: int, size: int) -> dict[str, float]:
+def _filled(place: Place, *, count: int, size: int, together: int = 64) -> dict[str, float]:
     from aiscache.settings import CacheSettings
     from aiscache.store import registry
 
-    settings = CacheSettings.resolve(place.directory, capacity=max(64 << 20, count * (size + 400) * 2))
+    settings = CacheSettings.resolve(place.directory, capacity="4GB")
     store = registry.acquire(settings, in_use=lambda records: [True] * len(records))
     began = time.perf_counter()
     data = bytes(size)
-    for first in range(0, count, 64):
+    for first in range(0, count, together):
         reservations = []
-        for number in range(first, min(first + 64, count)):
+        for number in range(first, min(first + together, count)):
             key = _key(number)
             reservation = store.reserve(key=key, digest=1, identity=b"", length=size)
             assert reservation is not None
             reservation.buffer[:] = data
             reservations.append(reservation)
         store.keep(reservations)
+        if together == 1:
+            store._space.retire_all()  # the next one begins a segment
     put_us = 1e6 * (time.perf_counter() - began) / count
     chance = random.Random(0)
     keys = [_key(chance.randrange(count)) for _ in range(_READS)]
