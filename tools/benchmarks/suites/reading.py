@@ -55,13 +55,17 @@ def warm(bench: Bench) -> None:
 _MAIN = ("files", "lmdb", "bytes", "views")
 
 
+_FLOORS = [
+    Row("libcurl alone, 2 x 16 GETs at a time, bytes thrown away", "floor.curl"),
+    Row("libcurl alone, 2 x 2 Get-Batch of 64 at a time, thrown away", "floor.batch"),
+]
+
+
 def cold(bench: Bench) -> None:
     """The first epoch, with an empty cache."""
     data = bench.data(Workload.OBJECTS)
-    rows = _cold_rows(bench)
-    floor = Row("libcurl alone, 2 x 16 in flight, bytes thrown away", "floor.curl")
     title = f"Cold epoch, torch's DataLoader, 2 workers, batch 64, {_size(data)}"
-    bench.compare(title, [*rows, floor], data, figure="samples/s")
+    bench.compare(title, _cold_rows(bench) + _FLOORS, data, figure="samples/s")
 
 
 def _cold_rows(bench: Bench) -> list[Row]:
@@ -73,7 +77,7 @@ def _cold_rows(bench: Bench) -> list[Row]:
 def small(bench: Bench) -> None:
     """Many small objects."""
     data = bench.data(Workload.SMALL)
-    _epochs(bench, f"Cold epoch, 2 workers, {_size(data)}", _cold_rows(bench), data)
+    bench.compare(f"Cold epoch, 2 workers, {_size(data)}", _cold_rows(bench) + _FLOORS, data, figure="samples/s")
     rows = _rows(bench, "reading.epoch", (*_PEERS, "bytes", "views"), epochs=2)
     bench.fill(rows, data)
     _epochs(bench, f"Warm epoch, 2 workers, {_size(data)}", rows, data)
@@ -82,7 +86,7 @@ def small(bench: Bench) -> None:
 def large(bench: Bench) -> None:
     """A few large objects."""
     data = bench.data(Workload.LARGE)
-    _epochs(bench, f"Cold epoch, 2 workers, {_size(data)}", _cold_rows(bench), data)
+    bench.compare(f"Cold epoch, 2 workers, {_size(data)}", _cold_rows(bench), data, figure="samples/s")
     rows = _rows(bench, "reading.epoch", ("files", "bytes", "views"), epochs=2)
     bench.fill(rows, data)
     _epochs(bench, f"Warm epoch, 2 workers, {_size(data)}", rows, data)
