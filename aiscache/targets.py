@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from aiscache.prefetch import Job
 from aiscache.prefetch.job import NOT_OURS, Rows
 
 
-class Target:
+class Target(ABC):
     """Which datasets of ours a dataset is made of, and which row of their listings an index means."""
 
     parts: list[Listed]
@@ -34,9 +35,9 @@ class Target:
             return _Chain([cls.of(each) for each in dataset.datasets], list(map(len, dataset.datasets)))
         return None
 
+    @abstractmethod
     def rows(self, indices: Rows) -> Rows:
         """Return the row of each index, counted through all parts; NOT_OURS for what is none."""
-        raise NotImplementedError
 
     def job(self, processes: int, connections: int, lookahead_bytes: int) -> Job | None:
         """Return what a pool would do for the target, None if there is nothing for it to do."""
