@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch.utils.data import IterableDataset
 
 from aiscache.datasets.listed import NO_PREFIXES, Listed, PrefixMap
+from aiscache.datasets.position import Position
+from aiscache.datasets.readahead import read_ahead
 from aiscache.datasets.split import EQUALIZE, Order, Share, epoch_order, even_length, evened, our_share
 from aiscache.errors import ConfigError
 from aiscache.manifest.sources import bucket_name
 from aiscache.origin import BucketName
+from aiscache.view import View
 
-_STATE_VERSION = 1
+Item = TypeVar("Item")
 
 
 class AISBaseIterDataset(Listed, IterableDataset, ABC):  # type: ignore[misc]
     """An iterable dataset over the objects of AIS sources, read through the cache.
 
-    A subclass overrides `__iter__`: `self.indices()` gives the rows of the listing that this process is to read, in
-    order; `self.read_ahead(rows)` their bytes; `self.manifest.name(row)` a name. Each sample of an epoch is read by one
-    worker of one rank.
+    A subclass overrides `__iter__`. `self.read_ahead()` gives the rows of the listing that this process is to read, in
+    order, and their bytes; `self.indices()` gives the rows alone; `self.manifest.name(row)` is a name. Each row of an
+    epoch is read by one worker of one rank. To be gone on with in the middle of an epoch, yield one sample per row.
 
     Arguments, besides those of `AISBaseMapDataset`:
         partition_sources_by_worker: give whole sources to workers, instead of every n-th object. The listing is shared
@@ -58,14 +61,12 @@ class AISBaseIterDataset(Listed, IterableDataset, ABC):  # type: ignore[misc]
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
-        self._epoch = 0
-        self._yielded = 0
-        self._skip = 0
+        self._position = Position()
         self._obj_iterator: Iterator[Any] | None = None
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
-        """Return an iterator over this process's samples."""
+        """Return an iterator over this process's samples of one epoch, which begins with this call."""
 
     def __len__(self) -> int:
         """Return the number of samples that all workers of this rank yield in an epoch; no request."""
@@ -75,37 +76,68 @@ class AISBaseIterDataset(Listed, IterableDataset, ABC):  # type: ignore[misc]
         return len(range(share.rank, len(self.manifest), share.world_size))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; call it before each epoch if `shuffle` is set."""
-        self._epoch = epoch
-        self._skip = self._yielded = 0
+        """Choose the epoch whose order comes next, in workers that persist, too; call it before each epoch.
+
+        After `load_state_dict` it leaves the place alone if it names the same epoch.
+        """
+        self._position.set_epoch(epoch)
 
     def indices(self) -> Iterator[int]:
         """Yield the rows that this process reads in this epoch, in order; those already read, after a resume, not."""
-        skip, self._skip = self._skip, 0
-        self._yielded = skip
-        for row in self._rows(self._share())[skip:].tolist():
-            yield row
-            self._yielded += 1
+        return self._counted(iter(self._begin()[1].tolist()))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return where this process is in its epoch, for `load_state_dict` in a process with the same share."""
-        return {"version": _STATE_VERSION, "epoch": self._epoch, "seed": self._seed, "yielded": self._yielded}
+    def read_ahead(self) -> Iterator[tuple[int, View]]:
+        """Yield each of the rows of `indices()` with its bytes; while some are consumed, the next are fetched."""
+
+        def read(rows: Sequence[int]) -> list[tuple[int, View]]:
+            return list(zip(rows, self.read_many(rows), strict=True))
+
+        return self._counted(read_ahead(iter(self._begin()[1].tolist()), read))
+
+    def state_dict(self, loader: Any = None, *, batches: int | None = None) -> dict[str, Any]:
+        """Return where the epoch is, for `load_state_dict`: a few numbers, fit for JSON.
+
+        Without workers, and inside of a worker (as torchdata's StatefulDataLoader asks), it is known how much was
+        yielded. The workers of torch's own DataLoader read ahead of the training loop: give the loader, and how many of
+        its batches the loop has taken in this epoch, counting those before it was last gone on with.
+
+        Raises ConfigError if the loader is needed, or if an epoch does not have so many batches.
+        """
+        return self._position.state(loader, batches, of=self._identity(), lengths=self._lengths)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; ConfigError if it is not of this version or of another seed."""
-        if state.get("version") != _STATE_VERSION or state.get("seed") != self._seed:
-            raise ConfigError(
-                f"state {state!r} does not fit a dataset with version {_STATE_VERSION} and seed {self._seed}"
-            )
-        self._epoch = state["epoch"]
-        self._skip = self._yielded = state["yielded"]
+        """Have the next iteration go on where `state_dict` was taken, with the same samples in the same order.
+
+        Load it before the DataLoader is iterated. Its batch size, its number of workers (0 is as good as 1) and the
+        number of ranks must be the same. Raises ConfigError for a state of another version, seed or number of ranks.
+        """
+        self._position.load(state, of=self._identity())
+
+    def _identity(self) -> dict[str, Any]:
+        return {"seed": self._seed, "ranks": self._share().world_size}
+
+    def _begin(self) -> tuple[Share, Order]:
+        """Begin an epoch, or go on in one: return whose share this process reads, and the rows of it that are left."""
+        share, passed = self._position.begin(self._share())
+        return share, self._rows(share)[passed:]
+
+    def _counted(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield items, one per row of this process's, each counted when it is handed over."""
+        position = self._position
+        for item in items:
+            position.yielded += 1
+            yield item
+
+    def _lengths(self, workers: int) -> list[int]:
+        """Return how many samples each of so many workers of this rank yields in this epoch."""
+        return [len(self._rows(share)) for share in self._share().among(workers)]
 
     def _share(self) -> Share:
         return our_share(rank=self._rank, world_size=self._world_size)
 
     def _order(self) -> Order:
         """Return all rows in this epoch's order."""
-        return epoch_order(len(self.manifest), shuffle=self._shuffle, seed=self._seed, epoch=self._epoch)
+        return epoch_order(len(self.manifest), shuffle=self._shuffle, seed=self._seed, epoch=self._position.epoch)
 
     def _rows(self, share: Share) -> Order:
         """Return the rows of a share, in this epoch's order."""

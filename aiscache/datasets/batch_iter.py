@@ -56,17 +56,22 @@ class AISBatchIterDataset(AISBaseIterDataset):
         self.cont_on_err = cont_on_err
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        share = self._share()
-        rows = self._rows(share)[self._skip :].tolist()
-        self._yielded, self._skip = self._skip, 0
+        share, left = self._begin()
+        rows = left.tolist()
         samples = read_windows(self._batches(rows), self._batch)
         if self._show_progress:
             title = type(self).__name__
             samples = with_progress(samples, total=len(rows), title=title, worker=share.worker, workers=share.workers)
-        for sample in samples:
-            self._yielded += 1
-            if sample is not None:
-                yield sample
+        return (sample for sample in self._counted(samples) if sample is not None)
+
+    def state_dict(self, loader: Any = None, *, batches: int | None = None) -> dict[str, Any]:
+        """As that of `AISBaseIterDataset`; ConfigError for a loader with `cont_on_err`.
+
+        How many samples were left out is known to the workers alone.
+        """
+        if loader is not None and self.cont_on_err:
+            raise ConfigError("with cont_on_err=True batches do not tell where an epoch is: samples may be left out")
+        return super().state_dict(loader, batches=batches)
 
     def _batches(self, rows: list[int]) -> Iterator[list[int]]:
         for start in range(0, len(rows), self.max_batch_size):

@@ -36,13 +36,9 @@ class AISIterDataset(AISBaseIterDataset):
         self._show_progress = show_progress
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        share = self._share()
-        rows = self._rows(share)[self._skip :]
-        self._yielded, self._skip = self._skip, 0
+        share, rows = self._begin()
         samples = read_ahead(iter(rows.tolist()), self._samples)
         if self._show_progress:
             title = type(self).__name__
             samples = with_progress(samples, total=len(rows), title=title, worker=share.worker, workers=share.workers)
-        for sample in samples:
-            self._yielded += 1
-            yield sample
+        return self._counted(samples)

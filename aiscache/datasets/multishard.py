@@ -12,12 +12,11 @@ from torch.utils.data import IterableDataset
 
 from aiscache.cache import Cache, resolve_cache
 from aiscache.datasets.listed import Listed
+from aiscache.datasets.position import Position
 from aiscache.datasets.shards import ShardBytes, Shards
-from aiscache.datasets.split import EQUALIZE, our_share
+from aiscache.datasets.split import EQUALIZE, Share, our_share
 from aiscache.datasets.tar_members import Member
 from aiscache.errors import ConfigError
-
-_STATE_VERSION = 1
 
 
 class _Stream(Listed):
@@ -67,30 +66,34 @@ class AISMultiShardStream(IterableDataset):  # type: ignore[misc]
         self._rank = rank
         self._world_size = world_size
         self._equalize = equalize
-        self._yielded = 0
-        self._skip = 0
+        self._position = Position()
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        share = our_share(rank=self._rank, world_size=self._world_size)
-        skip, self._skip = self._skip, 0
-        self._yielded = skip
+        share, passed = self._position.begin(self._share())
+        return self._stream(share, passed)
+
+    def _stream(self, share: Share, passed: int) -> Iterator[tuple[Any, ...]]:
         mine = self._of_rank(share.rank, share.world_size, tell=share.worker == 0)
-        for files in islice(mine, share.worker + skip * share.workers, None, share.workers):
-            self._yielded += 1
+        for files in islice(mine, share.worker + passed * share.workers, None, share.workers):
+            self._position.yielded += 1
             yield tuple(
                 stream.shards.content(whole, offset=member.offset, size=member.size)
                 for stream, (whole, member) in zip(self._streams, files, strict=True)
             )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return where this process is in its epoch, for `load_state_dict` in a process with the same share."""
-        return {"version": _STATE_VERSION, "yielded": self._yielded}
+    def state_dict(self, loader: Any = None, *, batches: int | None = None) -> dict[str, Any]:
+        """Return where the epoch is, for `load_state_dict`; as that of `AISBaseIterDataset`."""
+        return self._position.state(loader, batches, of=self._identity())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; ConfigError if it is not of this version."""
-        if state.get("version") != _STATE_VERSION:
-            raise ConfigError(f"state {state!r} is not of an AISMultiShardStream of version {_STATE_VERSION}")
-        self._skip = self._yielded = state["yielded"]
+        """Have the next iteration go on where `state_dict` was taken; as that of `AISBaseIterDataset`."""
+        self._position.load(state, of=self._identity())
+
+    def _identity(self) -> dict[str, Any]:
+        return {"streams": len(self._streams), "ranks": self._share().world_size}
+
+    def _share(self) -> Share:
+        return our_share(rank=self._rank, world_size=self._world_size)
 
     def _of_rank(self, rank: int, ranks: int, *, tell: bool) -> Iterator[list[tuple[ShardBytes, Member]]]:
         """Yield what a rank's workers share: of each round of samples, one per rank, its own."""

@@ -35,7 +35,8 @@ class AISShardReader(AISBaseIterDataset):
     The arguments are those of `AISBaseIterDataset`; the first five may be given by position, as in `aistore.pytorch`.
     Whole shards go to ranks and workers. `shuffle` reads the shards in random order, and takes samples from a buffer
     of `shuffle_buffer` at random. With `equalize`, each rank gets the same number of samples, and each of its workers
-    (as near as can be): ranges of the epoch's samples, whose ends may lie within a shard.
+    (as near as can be): ranges of the epoch's samples, whose ends may lie within a shard. To go on in the middle of an
+    epoch, the shards before are opened again, and `state_dict(loader, batches=n)` costs what `len()` costs.
 
     Raises ShardError, with the shard's URL and the offset, for an object that is no whole archive.
     """
@@ -83,13 +84,14 @@ class AISShardReader(AISBaseIterDataset):
         return int(counts[self._order()[share.rank :: share.world_size]].sum())
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        share = self._share()
-        skip, self._skip = self._skip, 0
-        self._yielded = skip
-        for item in islice(self._arranged(self._parts(share), share), skip, None):
+        share, passed = self._position.begin(self._share())
+        return self._finished(islice(self._arranged(self._parts(share), share), passed, None))
+
+    def _finished(self, items: Iterator[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Make samples of what is in the order in which they are to be yielded."""
+        for item in self._counted(items):
             shard, sample = item
             basename, contents = self._shards.sample(shard, sample) if isinstance(shard, OpenShard) else item
-            self._yielded += 1
             yield basename, self.ZeroDict(contents, self._observed_keys, self._empty)
         self._shards.members.save()
 
@@ -104,7 +106,7 @@ class AISShardReader(AISBaseIterDataset):
         samples = self._numbered(opened)
         if not self._shuffle or self._shuffle_buffer <= 1:
             return samples
-        return self._mixed(samples, random.Random(f"{self._seed} {self._epoch} {share.part} {share.parts}"))
+        return self._mixed(samples, random.Random(f"{self._seed} {self._position.epoch} {share.part} {share.parts}"))
 
     def _numbered(self, opened: Iterable[tuple[Part, OpenShard]]) -> Iterator[tuple[OpenShard, int]]:
         for (_, start, stop), shard in opened:
@@ -135,6 +137,11 @@ class AISShardReader(AISBaseIterDataset):
         shares = [len(range(worker, ours, share.workers)) for worker in range(share.workers)]
         first = share.rank * ours + sum(shares[: share.worker])
         return list(_ranges(order, counts[order], first=first, length=shares[share.worker]))
+
+    def _lengths(self, workers: int) -> list[int]:
+        counts = self._counts()
+        parts = [self._parts(share) for share in self._share().among(workers)]
+        return [sum(len(range(int(counts[row]))[first:end]) for row, first, end in of_one) for of_one in parts]
 
     def _counts(self) -> Order:
         """Return the number of samples of each shard."""

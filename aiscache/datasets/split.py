@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,10 @@ class Share:
     def parts(self) -> int:
         """How many workers there are in all ranks together."""
         return self.world_size * self.workers
+
+    def among(self, workers: int) -> list[Share]:
+        """Return the shares of so many workers of our rank."""
+        return [replace(self, worker=worker, workers=workers) for worker in range(workers)]
 
     def of(self, order: Order) -> Order:
         """Return our part of an order: first by rank, then by worker: a rank's workers share the rank's part."""
