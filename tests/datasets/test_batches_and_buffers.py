@@ -25,29 +25,6 @@ def objects(dev_cluster: DevCluster, bucket_name: str) -> dict[str, bytes]:
     return made
 
 
-@pytest.mark.parametrize(("workers", "method"), METHODS[:2])
-def test_batches_have_the_samples_of_aistore_pytorch(
-    dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], tmp_path: Path, workers: int, method: str
-) -> None:
-    from aistore.pytorch.batch_iter_dataset import AISBatchIterDataset as Reference
-
-    client = dev_cluster.client()
-    bucket = client.bucket(bucket_name)
-    with Cache(tmp_path / "cache", capacity="50MB") as cache:
-        dataset = AISBatchIterDataset(bucket, client, {bucket: "o0"}, False, 8, cache=cache)
-        dev_cluster.reset_requests()
-        found = read_epoch(dataset, workers, method)
-        assert dev_cluster.requests()["GET"] == len(objects)
-        reference = read_epoch(Reference(bucket, client, {bucket: "o0"}, False, 8), workers, method)
-        assert sorted(found) == sorted(reference) == list(objects.items())
-        if workers == 0:
-            assert found == reference
-        dev_cluster.reset_requests()
-        assert sorted(read_epoch(dataset, workers, method)) == list(objects.items())
-        assert sum(dev_cluster.requests().values()) == 0
-        assert len(dataset) == len(objects)
-
-
 def test_a_missing_object_raises_or_is_left_out(
     dev_cluster: DevCluster,
     bucket_name: str,

@@ -25,27 +25,6 @@ def objects(dev_cluster: DevCluster, bucket_name: str) -> dict[str, bytes]:
     return made
 
 
-@pytest.mark.parametrize(("workers", "method"), METHODS)
-def test_samples_are_those_of_aistore_pytorch(
-    dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], tmp_path: Path, workers: int, method: str
-) -> None:
-    from aistore.pytorch import AISIterDataset as Reference
-
-    bucket = dev_cluster.client().bucket(bucket_name)
-    with Cache(tmp_path / "cache", capacity="50MB") as cache:
-        dataset = AISIterDataset(bucket, cache=cache)
-        dev_cluster.reset_requests()
-        samples = read_epoch(dataset, workers, method)
-        assert dev_cluster.requests()["GET"] == len(objects)
-        assert dev_cluster.requests()["LIST"] == 0  # the workers use the listing of their parent
-        assert (
-            sorted(samples) == sorted(read_epoch(Reference(bucket), min(workers, 1), method)) == list(objects.items())
-        )
-        if workers == 0:
-            assert samples == list(objects.items())
-        assert len(dataset) == len(objects)
-
-
 def test_every_sample_goes_to_one_worker_of_one_rank(
     dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -55,27 +55,6 @@ def objects(dev_cluster: DevCluster, bucket_name: str) -> dict[str, bytes]:
     return dict(sorted(made.items()))
 
 
-@pytest.mark.parametrize(("workers", "method"), METHODS)
-def test_samples_are_those_of_aistore_pytorch(
-    dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], tmp_path: Path, workers: int, method: str
-) -> None:
-    from aistore.pytorch import AISMapDataset as Reference
-
-    bucket = dev_cluster.client().bucket(bucket_name)
-    reference = Reference(bucket)
-    expected = [reference[index] for index in range(len(reference))]
-    with Cache(tmp_path / "cache", capacity="50MB") as cache:
-        dataset = AISMapDataset(bucket, cache=cache)
-        assert len(dataset) == len(reference)
-        dev_cluster.reset_requests()
-        epochs = read_epochs(dataset, workers, method)
-        assert next(epochs) == expected == list(objects.items())
-        assert dev_cluster.requests()["GET"] == len(objects)
-        dev_cluster.reset_requests()
-        assert next(epochs) == expected
-        assert sum(dev_cluster.requests().values()) == 0  # no request of any kind
-
-
 def test_indices(dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], tmp_path: Path) -> None:
     items = list(objects.items())
     dataset = AISMapDataset(dev_cluster.client().bucket(bucket_name), cache=tmp_path / "cache")

@@ -10,12 +10,12 @@ import pytest
 from aistore.sdk import DataShard
 from torch.utils.data import DataLoader
 
-from aiscache import AISMultiShardStream, Cache, View
+from aiscache import AISMultiShardStream, View
 from aiscache.devserver import DevCluster
 from aiscache.errors import ConfigError, ShardError
 
 from .shard_files import shard
-from .test_map_dataset import METHODS, as_list
+from .test_map_dataset import as_list
 
 
 def sources(dev_cluster: DevCluster, bucket_name: str, images: int = 60, classes: int = 60) -> list[DataShard]:
@@ -39,27 +39,6 @@ def read(dataset: Any, workers: int = 0, method: str | None = None) -> list[tupl
 
 def samples(count: int) -> list[tuple[bytes, ...]]:
     return [(f"images {number}".encode() * 200, f"classes {number}".encode() * 200) for number in range(count)]
-
-
-@pytest.mark.parametrize(("workers", "method"), METHODS[:2])
-def test_samples_are_those_of_aistore_pytorch(
-    dev_cluster: DevCluster, bucket_name: str, tmp_path: Path, workers: int, method: str
-) -> None:
-    from aistore.pytorch import AISMultiShardStream as Reference
-
-    shards = sources(dev_cluster, bucket_name)
-    reference = read(Reference(shards))
-    with Cache(tmp_path / "cache", capacity="50MB") as cache:
-        dataset = AISMultiShardStream(shards, cache=cache)
-        dev_cluster.reset_requests()
-        found = read(dataset, workers, method)
-        assert dev_cluster.requests()["GET"] == 5  # whole shards, each once
-        assert sorted(found) == sorted(reference) == sorted(samples(60))  # no sample twice
-        if workers == 0:
-            assert found == reference
-        dev_cluster.reset_requests()
-        assert sorted(read(dataset, workers, method)) == sorted(reference)
-        assert sum(dev_cluster.requests().values()) == 0
 
 
 @pytest.mark.parametrize("equalize", [None, "drop", "pad"])

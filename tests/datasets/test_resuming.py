@@ -199,11 +199,8 @@ def test_what_cannot_be_gone_on_from_is_told(dev_cluster: DevCluster, bucket: st
         with pytest.raises(ConfigError, match=r"state .* is"):
             dataset.load_state_dict(damaged)
     dataset.load_state_dict(state)
-    for workers in (0, 3):
-        with pytest.raises(
-            ConfigError, match=f"taken with 2 workers and cannot be gone on from with {max(workers, 1)}"
-        ):
-            next(iter(loaded(dataset, workers)))
+    with pytest.raises(ConfigError, match="taken with 2 workers and cannot be gone on from with 1"):
+        next(iter(loaded(dataset, 0)))
     lenient = AISBatchIterDataset(dev_cluster.client().bucket(bucket), cache=tmp_path / "cache", cont_on_err=True)
     with pytest.raises(ConfigError, match="cont_on_err"):
         lenient.state_dict(loader, batches=1)

@@ -19,7 +19,7 @@ from aiscache.devserver import DevCluster
 from aiscache.errors import ConfigError, ShardError
 
 from .shard_files import samples_of, shard, shards
-from .test_map_dataset import METHODS, read_epoch, read_epochs
+from .test_map_dataset import read_epoch
 
 
 @pytest.fixture
@@ -36,36 +36,6 @@ def samples(objects: dict[str, bytes]) -> list[Any]:
 
 def ordered(samples: list[Any]) -> list[Any]:
     return sorted((name, sorted(contents.items())) for name, contents in samples)
-
-
-@pytest.mark.parametrize(("workers", "method"), METHODS[:3])
-def test_samples_are_those_of_aistore_pytorch(
-    dev_cluster: DevCluster,
-    bucket_name: str,
-    objects: dict[str, bytes],
-    samples: list[Any],
-    tmp_path: Path,
-    workers: int,
-    method: str,
-) -> None:
-    from aistore.pytorch import AISShardReader as Reference
-
-    bucket = dev_cluster.client().bucket(bucket_name)
-    with Cache(tmp_path / "cache", capacity="50MB") as cache:
-        dataset = AISShardReader(bucket, cache=cache)
-        dev_cluster.reset_requests()
-        epochs = read_epochs(dataset, workers, method)
-        found = next(epochs)
-        assert dev_cluster.requests()["GET"] == len(objects)
-        assert dev_cluster.requests()["LIST"] == 0
-        reference = read_epoch(Reference(bucket))
-        assert ordered(found) == ordered(reference) == ordered(samples)
-        if workers == 0:
-            assert found == reference == samples
-        dev_cluster.reset_requests()
-        assert ordered(next(epochs)) == ordered(samples)
-        assert len(dataset) == len(samples)
-        assert sum(dev_cluster.requests().values()) == 0  # the index of members is there since the first pass
 
 
 def test_keys_are_filled_as_in_aistore_pytorch(dev_cluster: DevCluster, bucket_name: str, tmp_path: Path) -> None:
