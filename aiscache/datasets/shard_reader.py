@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -13,11 +12,10 @@ from aiscache.datasets.base_iter import AISBaseIterDataset
 from aiscache.datasets.progress import with_progress
 from aiscache.datasets.sample_counts import listed_counts
 from aiscache.datasets.shards import OpenShard, Shards
+from aiscache.datasets.shuffle_buffer import SHUFFLE_BUFFER, chance_of, mixed
 from aiscache.datasets.split import Order, Share, even_length
 from aiscache.errors import ConfigError
 from aiscache.view import own_view
-
-SHUFFLE_BUFFER = 1000
 
 Part = tuple[int, int, int | None]
 """Samples of one shard: its row, the first one and the one behind the last (None: all)."""
@@ -106,7 +104,8 @@ class AISShardReader(AISBaseIterDataset):
         samples = self._numbered(opened)
         if not self._shuffle or self._shuffle_buffer <= 1:
             return samples
-        return self._mixed(samples, random.Random(f"{self._seed} {self._position.epoch} {share.part} {share.parts}"))
+        chance = chance_of(share, seed=self._seed, epoch=self._position.epoch)
+        return mixed(map(self._kept, samples), size=self._shuffle_buffer, chance=chance)
 
     def _numbered(self, opened: Iterable[tuple[Part, OpenShard]]) -> Iterator[tuple[OpenShard, int]]:
         for (_, start, stop), shard in opened:
@@ -114,19 +113,10 @@ class AISShardReader(AISBaseIterDataset):
             for number in range(len(shard.samples))[start:stop]:
                 yield shard, number
 
-    def _mixed(self, samples: Iterator[tuple[OpenShard, int]], chance: random.Random) -> Iterator[Any]:
-        """Yield samples from a buffer at random; it holds references, and copies of what is not in the cache."""
-        buffer: list[Any] = []
-        for shard, number in samples:
-            item = (shard, number) if shard.whole.in_place else self._shards.copied_sample(shard, number)
-            if len(buffer) < self._shuffle_buffer:
-                buffer.append(item)
-                continue
-            place = chance.randrange(len(buffer))
-            item, buffer[place] = buffer[place], item
-            yield item
-        chance.shuffle(buffer)
-        yield from buffer
+    def _kept(self, item: tuple[OpenShard, int]) -> Any:
+        """Return what a buffer holds of a sample: where it is, or a copy if it is not in the cache."""
+        shard, number = item
+        return item if shard.whole.in_place else self._shards.copied_sample(shard, number)
 
     def _parts(self, share: Share) -> list[Part]:
         """Return the samples of a share: whole shards, or ranges of the epoch's samples if they are to be equal."""

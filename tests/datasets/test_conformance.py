@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import aistore.pytorch as reference
 import pytest
 from aistore.pytorch.batch_iter_dataset import AISBatchIterDataset as ReferenceBatchIterDataset
 from aistore.sdk import DataShard
+from aistore.sdk.enums import Colocation
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 import aiscache
@@ -111,6 +113,26 @@ CASES = {
         sampler=lambda package, dataset: package.DynamicBatchSampler(dataset, 20_000),
     ),
 }
+
+
+CLASSES = {
+    name: getattr(reference, name)
+    for name in (*CASES, "AISBaseMapDataset", "AISBaseIterDataset")
+    if name[3:8] != "Batch"
+}
+CLASSES["AISBatchIterDataset"] = ReferenceBatchIterDataset
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_arguments_by_position_are_those_of_aistore_pytorch(name: str) -> None:
+    theirs = list(signature(CLASSES[name]).parameters.values())
+    ours = list(signature(getattr(aiscache, name)).parameters.values())
+    assert [one.name for one in ours[: len(theirs)]] == [one.name for one in theirs]
+    for our, their in zip(ours, theirs, strict=False):
+        none_of_both = not (our.default or their.default)  # None for an empty dict
+        without_a_meaning = their.default is Colocation.NONE or their.name == "client"
+        assert our.default == their.default or none_of_both or without_a_meaning
+    assert all(one.kind in {one.KEYWORD_ONLY, one.VAR_KEYWORD} for one in ours[len(theirs) :])
 
 
 @pytest.fixture

@@ -167,3 +167,15 @@ def test_progress_shows_on_a_terminal_only(
     bucket = dev_cluster.client().bucket(bucket_name)
     assert len(list(AISIterDataset(bucket, show_progress=True, cache=tmp_path / "cache"))) == 101
     assert capsys.readouterr() == ("", "")
+
+
+def test_transformed_objects_are_kept_apart(
+    dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], tmp_path: Path
+) -> None:
+    dev_cluster.add_etl("turn", "reverse")
+    bucket = dev_cluster.client().bucket(bucket_name)
+    for _ in range(2):
+        assert dict(AISIterDataset(bucket, None, "turn", cache=tmp_path / "cache")) == {
+            name: content[::-1] for name, content in objects.items()
+        }
+        assert dict(AISIterDataset(bucket, cache=tmp_path / "cache")) == objects

@@ -10,7 +10,7 @@ import pytest
 from aistore.sdk import DataShard
 from torch.utils.data import DataLoader
 
-from aiscache import AISMultiShardStream, View
+from aiscache import AISMultiShardStream, Cache, View
 from aiscache.devserver import DevCluster
 from aiscache.errors import ConfigError, ShardError
 
@@ -97,3 +97,20 @@ def test_transformed_and_damaged_shards(dev_cluster: DevCluster, bucket_name: st
     dev_cluster.put_many(bucket_name, {"1.tar": b"x" * 1000})
     with pytest.raises(ShardError, match=rf"{bucket_name}/1\.tar"):
         list(AISMultiShardStream([plain], cache=tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("capacity", ["50MB", "1MB"])
+def test_shuffling(dev_cluster: DevCluster, bucket_name: str, tmp_path: Path, capacity: str) -> None:
+    shards = sources(dev_cluster, bucket_name, 600, 600)
+    with Cache(tmp_path / "cache", capacity=capacity) as cache:
+
+        def epoch(number: int, buffer: int = 100, **options: Any) -> list[tuple[bytes, ...]]:
+            dataset = AISMultiShardStream(shards, cache=cache, shuffle=True, shuffle_buffer=buffer, **options)
+            dataset.set_epoch(number)
+            return read(dataset, 2, "fork")
+
+        assert epoch(0) == epoch(0)
+        orders = [epoch(0), epoch(1), epoch(0, seed=1), epoch(0, buffer=1)]
+        assert len(set(map(tuple, orders))) == 4
+        assert all(sorted(order) == sorted(samples(600)) for order in orders)
+        assert (cache.stats().rejected > 0) == (capacity == "1MB")

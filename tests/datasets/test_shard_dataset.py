@@ -259,3 +259,14 @@ def test_shuffled_batches(
     found = [sample for batch in loader for sample in batch]
     assert found != samples
     assert {contents["jpg"] for _, contents in found} == {contents["jpg"] for _, contents in samples}
+
+
+def test_transformed_shards_are_kept_apart(
+    dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], samples: list[Any], tmp_path: Path
+) -> None:
+    dev_cluster.add_etl("same", "echo")
+    bucket = dev_cluster.client().bucket(bucket_name)
+    with Cache(tmp_path / "cache") as cache:
+        for etl in (None, "same"):
+            assert list(AISShardDataset(bucket, None, etl, cache=cache)) == samples
+        assert cache.stats().fetched_objects == 2 * len(objects)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
+import sys
 import tarfile
 from typing import Any
 
@@ -101,6 +103,13 @@ def test_compressed(mode: Any) -> None:
     if mode != "w":
         with pytest.raises(ShardError, match=r"cannot be decompressed .*at offset \d+"):
             uncompressed(own_view(bytes(view)[: len(view) // 2]), shard="s")
+
+
+def test_what_would_decompress_zstandard_is_named_where_python_lacks_it() -> None:
+    if sys.version_info >= (3, 14) or importlib.util.find_spec("zstandard"):
+        pytest.skip("this Python has it")
+    with pytest.raises(ShardError, match="pip install zstandard"):
+        uncompressed(own_view(b"\x28\xb5\x2f\xfd" + bytes(100)), shard="s")
 
 
 @pytest.mark.parametrize(("content", "what"), [(b"", "it is empty"), (b"hello" * 200, "it begins with b'hello")])
