@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from aistore.sdk import DataShard
 from torch.utils.data import DataLoader
 
@@ -172,6 +173,18 @@ def test_a_state_from_the_middle_of_a_resumed_epoch(dev_cluster: DevCluster, buc
     for batches in range(len(whole)):
         dataset.load_state_dict(dataset.state_dict(loader, batches=batches))
         assert next(iter(loader)) == whole[batches]
+
+
+def test_a_place_is_gone_on_from_once_also_if_all_epochs_have_the_same_seed(
+    dev_cluster: DevCluster, bucket: str, tmp_path: Path
+) -> None:
+    dataset = make("iter", dev_cluster, bucket, tmp_path / "cache")
+    loader = loaded(dataset, 2)
+    whole = list(loader)
+    dataset.load_state_dict(dataset.state_dict(loader, batches=1))
+    for expected in (whole[1:], whole, whole):
+        torch.manual_seed(5)
+        assert list(loader) == expected
 
 
 def test_an_epoch_that_was_begun_and_left_is_whole_the_next_time(

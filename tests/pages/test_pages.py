@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,18 @@ Run = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture
-def page(dev_cluster: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Page]:
+def _forked_workers() -> Iterator[None]:
+    """The classes of a page are in no module that a worker could import."""
+    method = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("fork", force=True)
+    yield
+    multiprocessing.set_start_method(method, force=True)
+
+
+@pytest.fixture
+def page(
+    dev_cluster: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _forked_workers: None
+) -> Callable[[str], Page]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AISCACHE_DIR", str(tmp_path / "default"))
     places = {"http://ais-proxy:51080": dev_cluster.endpoint, "/mnt/nvme": str(tmp_path)}
