@@ -28,7 +28,9 @@ class AISBaseIterDataset(Listed, IterableDataset, ABC):  # type: ignore[misc]
     order, and their bytes; `self.indices()` gives the rows alone; `self.manifest.name(row)` is a name. Each row of an
     epoch is read by one worker of one rank. To be gone on with in the middle of an epoch, yield one sample per row.
 
-    Arguments, besides those of `AISBaseMapDataset`:
+    Further arguments are those of `AISBaseMapDataset`.
+
+    Arguments:
         partition_sources_by_worker: give whole sources to workers, instead of every n-th object. The listing is shared
             by all workers in any case.
         shuffle, seed: read each epoch in another random order, the same in every process that has the same seed.

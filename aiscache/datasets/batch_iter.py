@@ -19,7 +19,10 @@ _OF_ONE_OBJECT = (ObjectNotFoundError, ObjectChangedError, ChecksumMismatchError
 class AISBatchIterDataset(AISBaseIterDataset):
     """An iterable dataset of objects: yields tuples of object name and content, `max_batch_size` fetched together.
 
-    The arguments up to `cont_on_err` are those of `aistore.pytorch`, in its order. What they mean with a cache:
+    The arguments up to `cont_on_err` are those of `aistore.pytorch`, in its order; further ones are those of
+    `AISBaseIterDataset`.
+
+    Arguments:
         client: taken and not used: each source has the client that it was made with.
         max_batch_size: objects looked up, and fetched where they are missing, together; the next batch is fetched while
             one is consumed.
@@ -27,8 +30,6 @@ class AISBatchIterDataset(AISBaseIterDataset):
             the cache, or one by one straight from the targets that have them, many at a time.
         cont_on_err: log and leave out an object that is missing, changed or damaged, instead of raising. An unreachable
             cluster raises in any case.
-
-    Further arguments are those of `AISBaseIterDataset`.
     """
 
     def __init__(

@@ -174,8 +174,8 @@ def test_transformed_objects_are_kept_apart(
 ) -> None:
     dev_cluster.add_etl("turn", "reverse")
     bucket = dev_cluster.client().bucket(bucket_name)
-    for _ in range(2):
-        assert dict(AISIterDataset(bucket, None, "turn", cache=tmp_path / "cache")) == {
-            name: content[::-1] for name, content in objects.items()
-        }
-        assert dict(AISIterDataset(bucket, cache=tmp_path / "cache")) == objects
+    turned = {name: content[::-1] for name, content in objects.items()}
+    with Cache(tmp_path / "cache") as cache:
+        for _ in range(2):
+            assert dict(AISIterDataset(bucket, None, "turn", cache=cache)) == turned
+            assert dict(AISIterDataset(bucket, cache=cache)) == objects

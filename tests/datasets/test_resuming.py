@@ -21,6 +21,7 @@ from aiscache import (
     AISMultiShardStream,
     AISShardDataset,
     AISShardReader,
+    Cache,
     DynamicBatchSampler,
     PrefetchSampler,
 )
@@ -81,6 +82,12 @@ def choose(dataset: Any, epoch: int) -> None:
 
 
 @pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    with Cache(tmp_path / "cache", capacity="50MB") as cache:
+        yield cache
+
+
+@pytest.fixture
 def bucket(dev_cluster: DevCluster, bucket_name: str) -> str:
     """Six shards of 5 or 6 samples, one larger than all others together; and another bucket, for uneven workers."""
     made = shards(6) | {"train-001b.tar": shard({f"{n:02}.jpg": b"%d" % n for n in range(40)})}
@@ -122,9 +129,9 @@ def cases() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("kind", "workers", "persistent"), list(cases()))
 def test_under_torchs_own_loader(
-    dev_cluster: DevCluster, bucket: str, tmp_path: Path, kind: str, workers: int, persistent: bool
+    dev_cluster: DevCluster, bucket: str, cache: Cache, kind: str, workers: int, persistent: bool
 ) -> None:
-    dataset = make(kind, dev_cluster, bucket, tmp_path / "cache")
+    dataset = make(kind, dev_cluster, bucket, cache)
     choose(dataset, 1)
     loader = loaded(dataset, workers, persistent)
     whole = contents(loader)
@@ -138,7 +145,7 @@ def test_under_torchs_own_loader(
         assert len(text) < 200
         if workers == 0:
             assert dataset.state_dict() == json.loads(text)
-        again = make(kind, dev_cluster, bucket, tmp_path / "cache")
+        again = make(kind, dev_cluster, bucket, cache)
         again.load_state_dict(json.loads(text))
         assert again.state_dict() == json.loads(text)
         choose(again, 1)
@@ -151,9 +158,9 @@ def test_under_torchs_own_loader(
 
 @pytest.mark.parametrize("method", [pytest.param("spawn", marks=pytest.mark.slow), "forkserver"])
 def test_with_workers_that_share_no_memory_of_their_trainer(
-    dev_cluster: DevCluster, bucket: str, tmp_path: Path, method: str
+    dev_cluster: DevCluster, bucket: str, cache: Cache, method: str
 ) -> None:
-    dataset = AISIterDataset(dev_cluster.client().bucket(bucket), cache=tmp_path / "cache", shuffle=True)
+    dataset = AISIterDataset(dev_cluster.client().bucket(bucket), cache=cache, shuffle=True)
     choose(dataset, 4)
     whole = list(loaded(dataset, 1))
     choose(dataset, 5)
@@ -166,8 +173,8 @@ def test_with_workers_that_share_no_memory_of_their_trainer(
     assert list(loader) == following
 
 
-def test_a_state_from_the_middle_of_a_resumed_epoch(dev_cluster: DevCluster, bucket: str, tmp_path: Path) -> None:
-    dataset = make("sources", dev_cluster, bucket, tmp_path / "cache")
+def test_a_state_from_the_middle_of_a_resumed_epoch(dev_cluster: DevCluster, bucket: str, cache: Cache) -> None:
+    dataset = make("sources", dev_cluster, bucket, cache)
     whole = list(loaded(dataset, 2))
     loader = loaded(dataset, 2, persistent=True)
     for batches in range(len(whole)):
@@ -176,9 +183,9 @@ def test_a_state_from_the_middle_of_a_resumed_epoch(dev_cluster: DevCluster, buc
 
 
 def test_a_place_is_gone_on_from_once_also_if_all_epochs_have_the_same_seed(
-    dev_cluster: DevCluster, bucket: str, tmp_path: Path
+    dev_cluster: DevCluster, bucket: str, cache: Cache
 ) -> None:
-    dataset = make("iter", dev_cluster, bucket, tmp_path / "cache")
+    dataset = make("iter", dev_cluster, bucket, cache)
     loader = loaded(dataset, 2)
     whole = list(loader)
     dataset.load_state_dict(dataset.state_dict(loader, batches=1))
@@ -188,9 +195,9 @@ def test_a_place_is_gone_on_from_once_also_if_all_epochs_have_the_same_seed(
 
 
 def test_an_epoch_that_was_begun_and_left_is_whole_the_next_time(
-    dev_cluster: DevCluster, bucket: str, tmp_path: Path
+    dev_cluster: DevCluster, bucket: str, cache: Cache
 ) -> None:
-    dataset = make("iter", dev_cluster, bucket, tmp_path / "cache")
+    dataset = make("iter", dev_cluster, bucket, cache)
     loader = loaded(dataset, 2)
     whole = list(loader)
     dataset.load_state_dict(dataset.state_dict(loader, batches=2))
@@ -198,8 +205,8 @@ def test_an_epoch_that_was_begun_and_left_is_whole_the_next_time(
     assert list(loader) == whole
 
 
-def test_what_cannot_be_gone_on_from_is_told(dev_cluster: DevCluster, bucket: str, tmp_path: Path) -> None:
-    dataset = make("iter", dev_cluster, bucket, tmp_path / "cache")
+def test_what_cannot_be_gone_on_from_is_told(dev_cluster: DevCluster, bucket: str, cache: Cache) -> None:
+    dataset = make("iter", dev_cluster, bucket, cache)
     loader = loaded(dataset, 2)
     state = dataset.state_dict(loader, batches=1)
     next(iter(loader))
@@ -218,7 +225,7 @@ def test_what_cannot_be_gone_on_from_is_told(dev_cluster: DevCluster, bucket: st
     dataset.load_state_dict(state)
     with pytest.raises(ConfigError, match="taken with 2 workers and cannot be gone on from with 1"):
         next(iter(loaded(dataset, 0)))
-    lenient = AISBatchIterDataset(dev_cluster.client().bucket(bucket), cache=tmp_path / "cache", cont_on_err=True)
+    lenient = AISBatchIterDataset(dev_cluster.client().bucket(bucket), cache=cache, cont_on_err=True)
     with pytest.raises(ConfigError, match="cont_on_err"):
         lenient.state_dict(loader, batches=1)
 
@@ -231,11 +238,9 @@ def stateful(*arguments: Any, **options: Any) -> Any:
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")  # torchdata 0.11 under torch 2.13
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("kind", [*STREAMS, "by index"])
-def test_under_the_stateful_loader(
-    dev_cluster: DevCluster, bucket: str, tmp_path: Path, kind: str, workers: int
-) -> None:
+def test_under_the_stateful_loader(dev_cluster: DevCluster, bucket: str, cache: Cache, kind: str, workers: int) -> None:
     def loader() -> Any:
-        return stateful(make(kind, dev_cluster, bucket, tmp_path / "cache"), batch_size=BATCH, num_workers=workers)
+        return stateful(make(kind, dev_cluster, bucket, cache), batch_size=BATCH, num_workers=workers)
 
     whole = contents(loader())
     first = loader()
@@ -263,9 +268,9 @@ def indexed(cluster: DevCluster, bucket: str, cache: Any) -> AISMapDataset:
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_by_bytes_under_the_stateful_loader(
-    dev_cluster: DevCluster, bucket: str, tmp_path: Path, workers: int, shuffle: bool
+    dev_cluster: DevCluster, bucket: str, cache: Cache, workers: int, shuffle: bool
 ) -> None:
-    dataset = indexed(dev_cluster, bucket, tmp_path / "cache")
+    dataset = indexed(dev_cluster, bucket, cache)
 
     def loader() -> Any:
         sampler = DynamicBatchSampler(dataset, 5, shuffle=shuffle)
@@ -285,9 +290,9 @@ def test_batches_by_bytes_under_the_stateful_loader(
 @pytest.mark.parametrize("prefetch", [False, True])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_batches_by_bytes_go_on_with_another_number_of_workers(
-    dev_cluster: DevCluster, bucket: str, tmp_path: Path, shuffle: bool, prefetch: bool
+    dev_cluster: DevCluster, bucket: str, cache: Cache, shuffle: bool, prefetch: bool
 ) -> None:
-    dataset = indexed(dev_cluster, bucket, tmp_path / "cache")
+    dataset = indexed(dev_cluster, bucket, cache)
 
     def loader(sampler: DynamicBatchSampler, workers: int) -> Any:
         ahead = PrefetchSampler(sampler, dataset, processes=1) if prefetch else sampler
@@ -309,9 +314,9 @@ def test_batches_by_bytes_go_on_with_another_number_of_workers(
 
 
 def test_a_prefetching_sampler_of_batches_by_bytes_has_a_state(
-    dev_cluster: DevCluster, bucket: str, tmp_path: Path
+    dev_cluster: DevCluster, bucket: str, cache: Cache
 ) -> None:
-    dataset = indexed(dev_cluster, bucket, tmp_path / "cache")
+    dataset = indexed(dev_cluster, bucket, cache)
 
     def sampler() -> PrefetchSampler:
         return PrefetchSampler(DynamicBatchSampler(dataset, 5, shuffle=True), dataset, processes=1)
