@@ -9,11 +9,20 @@ from collections.abc import Iterator
 import pytest
 
 from aiscache.devserver import DevCluster
+from tests.forks import ForkServer
 from tests.leaks import Holdings, leaked_since
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", metavar="URL", default="", help="run what can be against this AIStore cluster")
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """What `tests.remote` starts its processes with."""
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

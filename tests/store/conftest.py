@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from aiscache.store import tiers
+from tests.forks import ForkServer
 from tests.leaks import Holdings, leaked_since
-from tests.store.peer import Peer
+from tests.remote import Remote
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_held() -> Iterator[None]:
+def nothing_is_held(fork_server: ForkServer) -> Iterator[None]:
     """Each test leaves no file open and no segment mapped."""
     before = Holdings.now()
     yield
@@ -29,7 +30,7 @@ def shared_memory(monkeypatch: pytest.MonkeyPatch, nothing_is_held: None) -> Ite
     path = Path(tempfile.mkdtemp(prefix="store-test-", dir="/dev/shm"))
     monkeypatch.setattr(tiers, "SHARED_MEMORY", path)
     yield path
-    for peer in list(Peer.alive):  # a test that failed, or that has no more use for them
+    for peer in list(Remote.alive):  # a test that failed, or that has no more use for them
         peer.kill()
     shutil.rmtree(path)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.remote import PeerDiedError
+from tests.steps import STEPS
 from tests.store.objects import Blob, blobs, disk_usage, opened, segment_files
-from tests.store.peer import STEPS, Peer, PeerDiedError
+from tests.store.peer import Peer
 
 _WRITING = [
     "space granted",

@@ -17,8 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from aiscache.settings import CacheSettings
 from aiscache.store import Record, Reservation, registry
 from aiscache.view import View
+from tests.remote import PeerDiedError
+from tests.steps import STEPS
 from tests.store.objects import Blob, disk_usage, segment_files
-from tests.store.peer import STEPS, Peer, PeerDiedError
+from tests.store.peer import Peer
 
 CAPACITY = 3_000_000
 
@@ -243,7 +245,7 @@ class Cache(RuleBasedStateMachine):
 
 
 Cache.TestCase.settings = settings(
-    max_examples=int(os.environ.get("MODEL_EXAMPLES", "15")),
+    max_examples=int(os.environ.get("MODEL_EXAMPLES", "60")),
     stateful_step_count=int(os.environ.get("MODEL_STEPS", "30")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
