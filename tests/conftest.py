@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from aiscache.devserver import DevCluster
+from aiscache.store import tiers
 from tests.forks import ForkServer
 from tests.leaks import Holdings, leaked_since
+from tests.remote import Remote
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,6 +28,17 @@ def fork_server() -> Iterator[ForkServer]:
     server = ForkServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def private_shared_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A part of /dev/shm of the test's own, so that tests may run beside each other and beside real caches."""
+    path = Path(tempfile.mkdtemp(prefix="test-", dir="/dev/shm"))
+    monkeypatch.setattr(tiers, "SHARED_MEMORY", path)
+    yield path
+    for remote in list(Remote.alive):  # of a test that failed, or that has no more use for them
+        remote.kill()
+    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="session")

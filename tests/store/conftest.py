@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from aiscache.store import tiers
 from tests.forks import ForkServer
 from tests.leaks import Holdings, leaked_since
-from tests.remote import Remote
 
 
 @pytest.fixture(autouse=True)
@@ -25,14 +21,8 @@ def nothing_is_held(fork_server: ForkServer) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def shared_memory(monkeypatch: pytest.MonkeyPatch, nothing_is_held: None) -> Iterator[Path]:
-    """A part of /dev/shm of the test's own, so that tests may run beside each other and beside real caches."""
-    path = Path(tempfile.mkdtemp(prefix="store-test-", dir="/dev/shm"))
-    monkeypatch.setattr(tiers, "SHARED_MEMORY", path)
-    yield path
-    for peer in list(Remote.alive):  # a test that failed, or that has no more use for them
-        peer.kill()
-    shutil.rmtree(path)
+def shared_memory(nothing_is_held: None, private_shared_memory: Path) -> Path:
+    return private_shared_memory
 
 
 @pytest.fixture(params=["disk", "memory"])

@@ -10,13 +10,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from aiscache.settings import CacheSettings
 from aiscache.store import Record, Reservation, registry
 from aiscache.view import View
+from tests.models import MILLION, Model, run_model
 from tests.remote import PeerDiedError
 from tests.steps import STEPS
 from tests.store.objects import Blob, disk_usage, segment_files
@@ -28,7 +29,7 @@ names = st.sampled_from([f"o{number}" for number in range(12)])
 sizes = st.sampled_from([0, 1, 63, 64, 4096, 30_000, 100_000, 400_000, 1_500_000, 4_000_000])
 
 
-class Cache(RuleBasedStateMachine):
+class Cache(Model):
     def __init__(self) -> None:
         super().__init__()
         self.path = Path(tempfile.mkdtemp(prefix="store-model-", dir="/dev/shm")) / "cache"
@@ -244,10 +245,11 @@ class Cache(RuleBasedStateMachine):
         assert reserved >= sum(file.stat().st_blocks * 512 for file in segment_files(self.path))
 
 
-Cache.TestCase.settings = settings(
-    max_examples=int(os.environ.get("MODEL_EXAMPLES", "60")),
-    stateful_step_count=int(os.environ.get("MODEL_STEPS", "30")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-TestModel = Cache.TestCase
+def test_two_processes_with_one_store() -> None:
+    run_model(Cache, steps=6000)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(0)
+def test_two_processes_with_one_store_for_long() -> None:
+    run_model(Cache, steps=MILLION)
