@@ -64,14 +64,16 @@ class Space:
             return {writer.segment_id for writer in (*self._writers.values(), *self._retired)}
 
     def reserve(self, *, key: bytes, digest: int, identity: bytes, length: int) -> Reservation | None:
-        """Return space for an object of `length` bytes, None if no tier has any; 15 us."""
+        """Return space for an object of `length` bytes, None if no tier has any; 15 us.
+
+        Nothing is removed from one tier while another has room.
+        """
+        span = record_span(identity, length)[1]
         with self.lock:
-            for tier in self._tiers.values():
-                if tier.capacity_bytes is None:
-                    continue
-                reservation = self._reserve_in(tier, key=key, digest=digest, identity=identity, length=length)
-                if reservation is not None:
-                    return reservation
+            for grow in (self._grow, self._make_room_and_grow):
+                for tier in self._tiers.values():
+                    if tier.capacity_bytes is not None and self._has_room(tier, span, grow):
+                        return self._writers[tier.number].take(key=key, digest=digest, identity=identity, length=length)
         return None
 
     def free_bytes(self, tier: int) -> int:
@@ -135,22 +137,22 @@ class Space:
                     writer.close()
                     self._leases.unlock(WRITER_BYTE + segment_id)
 
-    def _reserve_in(self, tier: Tier, *, key: bytes, digest: int, identity: bytes, length: int) -> Reservation | None:
-        span = record_span(identity, length)[1]
+    def _has_room(self, tier: Tier, span: int, grow: Callable[[Tier, int], bool]) -> bool:
+        """Tell whether the tier's writer has room for `span` bytes, once it has grown if need be."""
         if SEGMENT_HEADER_BYTES + span > (tier.capacity_bytes or 0):
-            return None
+            return False
         writer = self._writers.get(tier.number)
         if writer is not None and writer.position + span > max(tier.segment_bytes, writer.allocated):
             self._retire(tier.number)
             writer = None
-        if (writer is None or writer.position + span > writer.allocated) and not self._grow(tier, span):
-            return None
-        return self._writers[tier.number].take(key=key, digest=digest, identity=identity, length=length)
+        return (writer is not None and writer.position + span <= writer.allocated) or grow(tier, span)
 
     def _grow(self, tier: Tier, span: int) -> bool:
-        """Give the tier's writer (a new one, if there is none) room for `span` bytes."""
-        if self._grow_by(tier, span, extra=True):
-            return True
+        """Give the tier's writer (a new one, if there is none) room for `span` bytes out of what is free."""
+        return self._grow_by(tier, span, extra=True)
+
+    def _make_room_and_grow(self, tier: Tier, span: int) -> bool:
+        """Give the tier's writer room by removing what is not in use; where that was in vain, not again for a while."""
         if time.monotonic() < self._full_until.get(tier.number, 0):
             return False
         began = time.monotonic()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aiscache.store import Record
-from tests.store.objects import Blob, disk_usage, opened
+from tests.store.objects import Blob, blobs, disk_usage, opened
 from tests.store.peer import Peer
 
 
@@ -108,3 +108,12 @@ def test_a_smaller_capacity_is_reached_by_evicting(disk: Path) -> None:
         assert Blob("new", size=100_000).offer(store)
         assert disk_usage(disk) <= 5_000_000
         assert Blob("new", size=100_000).is_right(store)
+
+
+def test_nothing_is_removed_from_one_tier_while_the_other_has_room(disk: Path) -> None:
+    many = blobs(30, size=100_000)
+    with opened(disk, "10MB", memory="1MB") as store:
+        assert all(blob.offer(store) for blob in many)
+        assert all(blob.is_right(store) for blob in many)
+        assert store.counters.process().evicted_objects == 0
+        assert all(used > 800_000 for used, _ in store.usage().values())
