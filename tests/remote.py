@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from tests import steps
 from tests.forks import ForkServer
-from tests.steps import arm
 
 
 class PeerDiedError(Exception):
@@ -88,8 +88,8 @@ def answer_calls(pipe: socket.socket, start: Callable[..., Any]) -> None:
             try:
                 if verb == "start":
                     far = start(*arguments)
-                elif verb == "die_at":
-                    arm(*arguments)
+                elif verb in ("die_at", "trace"):
+                    value = getattr(steps, verb)(*arguments)
                 else:
                     value = getattr(far, verb)(*arguments)
             except BaseException:

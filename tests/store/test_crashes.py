@@ -1,4 +1,4 @@
-"""A process is killed at each step inside the store: the next one finds right bytes, and the space comes back."""
+"""Processes that are killed once, or again and again: the next one finds right bytes, and the space comes back."""
 
 from __future__ import annotations
 
@@ -9,29 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.remote import PeerDiedError
-from tests.steps import STEPS
-from tests.store.objects import Blob, blobs, disk_usage, opened, segment_files
+from tests.store.objects import blobs, disk_usage, opened, segment_files
 from tests.store.peer import Peer
-
-_WRITING = [
-    "space granted",
-    "file created",
-    "file allocated",
-    "file extended",
-    "header pending",
-    "bytes written",
-    "header committed",
-    "entry written, not committed",
-    "entry published",
-    "mapped",
-    "file mapped",
-]
-_SEALING = ["tail cut off", "sealed"]
-_SWEEPING = ["entries forgotten", "filler written", "hole punched", "unlinked", "swept"]
-
-
-def test_every_step_is_tried() -> None:
-    assert sorted(_WRITING + _SEALING + _SWEEPING) == sorted(STEPS)
 
 
 def check(path: Path, *, put_before: int) -> None:
@@ -53,47 +32,6 @@ def check(path: Path, *, put_before: int) -> None:
         assert segment_files(path) == []
         assert all(used == 0 for used, _ in store.usage().values())
     assert disk_usage(path) < 200_000
-
-
-def put_and_get_each(peer: Peer, many: list[Blob]) -> None:
-    for blob in many:
-        peer.ask("put", [blob])
-        peer.ask("get", [blob])
-
-
-@pytest.mark.parametrize("step", _WRITING)
-@pytest.mark.parametrize("after", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_killed_while_writing(disk: Path, step: str, after: int) -> None:
-    many = blobs(40, size=100_000)
-    with Peer(disk, "50MB") as first:
-        first.ask("put", many[:5])
-    peer = Peer(disk)
-    peer.ask("die_at", step, after)
-    with pytest.raises(PeerDiedError):
-        put_and_get_each(peer, many[5:])  # segments of 1 MiB: each step comes again
-    peer.kill()
-    check(disk, put_before=5)
-
-
-@pytest.mark.parametrize("step", _SEALING)
-def test_killed_while_sealing(disk: Path, step: str) -> None:
-    with Peer(disk, "50MB") as peer:
-        peer.ask("put", blobs(30, size=100_000))
-        peer.ask("die_at", step, 0)
-        with pytest.raises(PeerDiedError):
-            peer.ask("close")
-    check(disk, put_before=30)
-
-
-@pytest.mark.parametrize("step", _SWEEPING)
-def test_killed_while_sweeping(memory: Path, step: str) -> None:
-    with Peer(memory, "50MB") as peer:
-        peer.ask("put", blobs(40, size=100_000))
-        peer.ask("die_at", step, 0)
-        names = {f"o{number:05}" for number in range(20, 40) if number < 32 or number % 2}
-        with pytest.raises(PeerDiedError):
-            peer.ask("sweep", names, False)
-    check(memory, put_before=20)
 
 
 def test_killed_again_while_healing(disk: Path) -> None:
