@@ -17,6 +17,7 @@ from aiscache.locks import ByteLocks
 
 _SLOT_BYTES = 256
 _MAX_SLOTS = 65536
+_MOST = 1 << 62  # nothing counts so far: a larger number is damage, and would soon not fit any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,9 @@ class Counters:
             view = memoryview(mmap.mmap(fd, start - page + _SLOT_BYTES, offset=page))[start - page :].cast("Q")
         finally:
             os.close(fd)
+        for place, value in enumerate(view):
+            if value > _MOST:
+                view[place] = 0
         return view[: len(COUNTERS)]
 
 
