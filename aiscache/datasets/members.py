@@ -53,6 +53,7 @@ class Members:
         self._table: Table = np.zeros((len(manifest), _COLUMNS), np.uint64)
         self._opened: dict[int, ShardIndex] = {}
         self._new: dict[int, ShardIndex] = {}
+        self._inode = 0
         self._load()
 
     def get(self, row: int) -> ShardIndex | None:
@@ -131,13 +132,18 @@ class Members:
     # ---- the file
 
     def _load(self) -> None:
-        """Map the file as it is now; one that is not there, or is damaged, tells nothing."""
+        """Map the file as it is now; one that is not there, or is damaged, tells nothing.
+
+        One that is mapped already is not read again: what was found to be wrong in it stays forgotten.
+        """
         if not self._path:
             return
         try:
-            data = _map(self._path)
+            if os.stat(self._path).st_ino == self._inode:
+                return
+            data, inode = _map(self._path)
             self._table = _checked_table(data, rows=len(self._manifest), path=self._path)
-            self._data = data
+            self._data, self._inode = data, inode
             self._opened.clear()
         except FileNotFoundError:
             return
@@ -181,10 +187,10 @@ class Members:
         _tidy(Path(self._path).parent)
 
 
-def _map(path: str) -> memoryview:
+def _map(path: str) -> tuple[memoryview, int]:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
+        return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_READ)), os.fstat(fd).st_ino
     finally:
         os.close(fd)
 

@@ -41,6 +41,8 @@ class AISShardDataset(Listed, Dataset):  # type: ignore[misc]
         self._shards = Shards(self._reader, self._convert)
         self._shards.complete()
         members = self._shards.members
+        if any(members.get(row) is None for row in range(len(self.manifest))):
+            self._shards.complete()  # what the file had of a shard was damaged
         self._starts: Order = np.concatenate([[0], np.cumsum(members.counts())]).astype(np.int64)
         known = [index for row in range(len(self.manifest)) if (index := members.get(row)) is not None]
         self._extensions = list(dict.fromkeys(name for index in known for name in index.extensions))
