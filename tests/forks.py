@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 ROOT = Path(__file__).parents[1]
-_IMPORTS = ["tests.store.peer", "tests.actor"]
+_IMPORTS = ["tests.store.peer", "tests.actor", "tests.healing"]
 _DEADLINE_S = 60.0
 
 

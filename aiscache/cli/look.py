@@ -21,7 +21,9 @@ from aiscache.cli.choice import Choice
 from aiscache.errors import CacheDirectoryError
 from aiscache.stats import CacheStats, Counters
 from aiscache.store.directory import FORMAT, boot_id, file_system_of
-from aiscache.store.index import DISK, MEMORY, Index
+from aiscache.store.index import DISK, MEMORY, ROWS, Index
+from aiscache.store.pages import check_pages
+from aiscache.store.recovery import USERS_BYTE
 
 _FLOCK = Struct("hhqqi4x")  # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid
 TIER_NAMES = {MEMORY: "memory", DISK: "disk"}
@@ -116,11 +118,16 @@ def check(path: Path) -> None:
 def unnamed_in_use(path: Path) -> bool:
     """Tell whether some process has a share in the unnamed cache: each holds byte 0 of the file `unnamed.lock`."""
     try:
-        fd = os.open(path.with_name("unnamed.lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return _is_held(path.with_name("unnamed.lock"), 0)
     except OSError:
         return False
+
+
+def _is_held(path: Path, byte: int) -> bool:
+    """Tell whether some process holds a lock on a byte of a file."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
     finally:
         os.close(fd)
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
@@ -144,7 +151,7 @@ def bytes_under(path: Path) -> int:
 def _look(path: Path) -> Look:
     file_system = file_system_of(path)
     home = MEMORY if file_system in ("tmpfs", "ramfs") else DISK
-    trusted = _is_of_this_boot(path)
+    trusted = _is_of_this_boot(path) and _is_whole(path)
     objects, tiers = _read_index(path / "index") if trusted else (0, [])
     return Look(
         file_system=file_system,
@@ -162,6 +169,18 @@ def _is_of_this_boot(path: Path) -> bool:
         return (path / "boot").read_text() == boot_id()
     except OSError:
         return False
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether the index can be read without harm; who has it open found it so."""
+    try:
+        if not _is_held(path / "leases", USERS_BYTE):
+            check_pages(path / "index" / "data.mdb", rows=ROWS)
+    except FileNotFoundError:  # it is being made
+        return True
+    except (OSError, lmdb.Error):
+        return False
+    return True
 
 
 def _read_index(path: Path) -> tuple[int, list[Tier]]:

@@ -128,7 +128,7 @@ class Directory:
             return
         with os.fdopen(fd, "w") as file:
             file.write(FORMAT)
-        (self.path / "CACHEDIR.TAG").write_text(_TAG)
+        write_private(self.path / "CACHEDIR.TAG", _TAG)
 
     def _read_format(self, marker: Path) -> None:
         found = marker.read_text(errors="replace")
@@ -136,13 +136,26 @@ class Directory:
         while not found and time.monotonic() < deadline:  # another process made the file and is about to fill it
             time.sleep(0.001)
             found = marker.read_text(errors="replace")
-        if not found:  # that process died in between: nothing else is in the directory yet
-            marker.write_text(FORMAT)
-        elif found != FORMAT:
+        if found == FORMAT:
+            return
+        if not _is_torn(found):
             raise CacheDirectoryError(
                 f"cache directory {self.path} has the format {found.strip()!r}, this version reads {FORMAT.strip()!r}; "
                 f"remove the directory or give another one"
             )
+        write_private(marker, FORMAT)
+
+
+def _is_torn(found: str) -> bool:
+    """Tell whether a marker is ours, but not all of it was written: its maker died, or the machine lost power."""
+    return len(found) <= len(FORMAT) and all(there in (ours, "\0") for there, ours in zip(found, FORMAT, strict=False))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else can read, whatever the umask; what is there is written over."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
 
 
 def _make(path: Path) -> None:

@@ -32,7 +32,11 @@ _ID = Struct(">Q")  # big-endian, so that LMDB's order is the order of making
 _NUMBER = Struct("<Q")
 
 OPEN, SEALED, DOOMED, SUSPECT = 1, 2, 3, 4
-MEMORY, DISK = 0, 1
+MEMORY, DISK, STAGING = 0, 1, 2  # the numbers of the tiers; staging is for segments that are read once
+LAST_SEGMENT_ID = (1 << 60) - 1
+
+ROWS = {b"entries": (16, ENTRY.size), b"segments": (_ID.size, _ROW.size), b"meta": (0, _NUMBER.size)}
+"""The bytes of a key (0: any) and of a value of each table."""
 
 _MAX_READERS = 4096
 
@@ -101,6 +105,19 @@ class Index:
                 os.truncate(file, wanted)
         return short
 
+    def check(self) -> None:
+        """Raise lmdb.CorruptedError if the rows do not fit together: what a segment is, and the totals of each tier."""
+        with self.read() as transaction:
+            rows = self.segments(transaction)
+            for tier in (MEMORY, DISK, STAGING):
+                known = sum(row.reserved for row in rows.values() if row.tier == tier)
+                if self.reserved(transaction, tier) != known:
+                    raise lmdb.CorruptedError(f"damaged: tier {tier} has {known} bytes in its segments")
+            if any(row.tier > STAGING or not OPEN <= row.state <= SUSPECT for row in rows.values()):
+                raise lmdb.CorruptedError("damaged: a segment of no kind")
+            if max([*rows, self.number(transaction, b"next_segment")], default=0) > LAST_SEGMENT_ID:
+                raise lmdb.CorruptedError("damaged: the number of a segment")
+
     def walk(self) -> None:
         """Read every row of every table; lmdb.CorruptedError if there is a page that is none."""
         with self.read() as transaction:
@@ -134,12 +151,18 @@ class Index:
                 transaction = self._begin(write=False, db=self.entries)
             value: bytes | None = transaction.get(key)
             transaction.abort()
+        if value is not None and len(value) != ENTRY.size:
+            raise _wrong_length(value)
         return value
 
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the packed entry of each key; 2 us for the transaction and 0.8 us for each key."""
         with self._reading, self._begin(write=False, db=self.entries) as transaction:
-            return list(map(transaction.get, keys))
+            values: list[bytes | None] = list(map(transaction.get, keys))
+        for value in values:
+            if value is not None and len(value) != ENTRY.size:
+                raise _wrong_length(value)
+        return values
 
     def before_fork(self) -> None:
         """Wait until this process has no transaction open, and open none until `after_fork`."""
@@ -161,7 +184,7 @@ class Index:
     def entry(self, transaction: Any, key: bytes) -> Entry | None:
         """Return the entry of a key."""
         value = transaction.get(key, db=self.entries)
-        return None if value is None else Entry._make(ENTRY.unpack(value))
+        return None if value is None else Entry._make(_unpack(ENTRY, value))
 
     def put_entry(self, transaction: Any, key: bytes, entry: Entry) -> Entry | None:
         """Set the entry of a key; return the one that it replaces."""
@@ -180,12 +203,12 @@ class Index:
     def segment(self, transaction: Any, segment_id: int) -> SegmentRow | None:
         """Return the row of a segment."""
         value = transaction.get(_ID.pack(segment_id), db=self._segments)
-        return None if value is None else SegmentRow(*_ROW.unpack(value))
+        return None if value is None else SegmentRow(*_unpack(_ROW, value))
 
     def segments(self, transaction: Any) -> dict[int, SegmentRow]:
         """Return all rows, oldest segment first."""
         with transaction.cursor(db=self._segments) as cursor:
-            return {_ID.unpack(key)[0]: SegmentRow(*_ROW.unpack(value)) for key, value in cursor}
+            return {_unpack(_ID, key)[0]: SegmentRow(*_unpack(_ROW, value)) for key, value in cursor}
 
     def put_segment(self, transaction: Any, segment_id: int, row: SegmentRow | None) -> None:
         """Set or (None) forget a segment's row, and keep the tier's total of reserved bytes."""
@@ -213,7 +236,7 @@ class Index:
     def number(self, transaction: Any, name: bytes) -> int:
         """Return a number of the meta table, 0 if it was never set."""
         value = transaction.get(name, db=self._meta)
-        return 0 if value is None else int(_NUMBER.unpack(value)[0])
+        return 0 if value is None else int(_unpack(_NUMBER, value)[0])
 
     def set_number(self, name: bytes, value: int) -> None:
         """Set a number of the meta table in a transaction of its own."""
@@ -241,6 +264,16 @@ class Index:
 
     def _put_number(self, transaction: Any, name: bytes, value: int) -> None:
         transaction.put(name, _NUMBER.pack(value), db=self._meta)
+
+
+def _unpack(layout: Struct, value: bytes) -> tuple[int, ...]:
+    if len(value) != layout.size:
+        raise _wrong_length(value)
+    return layout.unpack(value)
+
+
+def _wrong_length(value: bytes) -> lmdb.Error:
+    return lmdb.CorruptedError(f"damaged: a row of {len(value)} bytes")
 
 
 def _reserved_name(tier: int) -> bytes:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from aiscache.locks import ByteLocks
-from aiscache.store.index import DOOMED, OPEN, SEALED, Index, SegmentRow
+from aiscache.store.index import DOOMED, OPEN, SEALED, STAGING, Index, SegmentRow
 from aiscache.store.names import GENERATION, PAGE, SEGMENT_HEADER_BYTES, WRITER_BYTE
 from aiscache.store.record import PENDING, Record, align, pack_header, walk
 from aiscache.store.segment import MappedSegments
-from aiscache.store.tiers import STAGING, Tier
+from aiscache.store.tiers import Tier
 
 _LOG = logging.getLogger("aiscache")
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)

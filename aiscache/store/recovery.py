@@ -22,15 +22,17 @@ import lmdb
 from aiscache.errors import CacheError
 from aiscache.keys import key_of_identity
 from aiscache.locks import ByteLocks
-from aiscache.store.directory import Directory, boot_id
-from aiscache.store.index import OPEN, SUSPECT, Entry, Index, SegmentRow
+from aiscache.store.directory import Directory, boot_id, write_private
+from aiscache.store.index import OPEN, ROWS, SUSPECT, Entry, Index, SegmentRow
 from aiscache.store.names import WRITER_BYTE, has_header, segment_id_of
+from aiscache.store.pages import check_pages
 from aiscache.store.record import COMMITTED, Record, walk
 from aiscache.store.tiers import Tier
 
 _LOG = logging.getLogger("aiscache")
 
 MAINTENANCE_BYTE = (1 << 61) + 1
+USERS_BYTE = (1 << 61) + 2
 _PATIENCE_S = 60.0
 _SWEEP_S = 5.0  # longer than any sweep of one segment
 _UNREADABLE = (
@@ -53,8 +55,20 @@ def maintenance(leases: ByteLocks) -> Iterator[None]:
         leases.unlock(MAINTENANCE_BYTE)
 
 
-def open_index(directory: Directory, *, map_bytes: int) -> tuple[Index, bool]:
-    """Return the index, and whether it was made anew as it was no good; the caller holds `maintenance`."""
+def open_index(directory: Directory, leases: ByteLocks, *, map_bytes: int) -> tuple[Index, bool]:
+    """Return the index, and whether it was made anew as it was no good; the caller holds `maintenance`.
+
+    Who has the index open shares a lock. Who can get it alone looks whether the file is whole: others found it so
+    before, and go on changing it.
+    """
+    alone = leases.try_exclusive(USERS_BYTE)
+    try:
+        return _open_index(directory, map_bytes=map_bytes, alone=alone)
+    finally:
+        leases.try_shared(USERS_BYTE)
+
+
+def _open_index(directory: Directory, *, map_bytes: int, alone: bool) -> tuple[Index, bool]:
     boot = boot_id()
     known_boot = directory.boot_file.read_text(errors="replace") if directory.boot_file.exists() else ""
     fresh = not (directory.index / "data.mdb").exists()
@@ -63,6 +77,8 @@ def open_index(directory: Directory, *, map_bytes: int) -> tuple[Index, bool]:
         _LOG.info("the machine was restarted since %s was used: rebuilding its index", directory.path)
         _empty(directory.index)
     try:
+        if alone and (directory.index / "data.mdb").exists():
+            check_pages(directory.index / "data.mdb", rows=ROWS)
         index = _trusted(directory.index, map_bytes=map_bytes)
     except _UNREADABLE as error:  # and nothing else: other processes may be using the index that we cannot open
         _LOG.warning("the index of %s cannot be read (%s): rebuilding it from the segments", directory.path, str(error))
@@ -85,7 +101,7 @@ def note_boot(directory: Directory) -> None:
     if directory.boot_file.exists() and directory.boot_file.read_text(errors="replace") == boot:
         return
     draft = directory.boot_file.with_name("boot.new")
-    draft.write_text(boot)
+    write_private(draft, boot)
     draft.replace(directory.boot_file)
 
 
@@ -176,6 +192,7 @@ def _trusted(path: Path, *, map_bytes: int) -> Index:
     try:
         if index.make_whole():
             index.walk()
+        index.check()
     except lmdb.Error:
         index.close()
         raise

@@ -19,8 +19,9 @@ from typing import Any
 from aiscache.errors import CorruptError
 from aiscache.locks import ByteLocks
 from aiscache.store.handle import SegmentHandle
+from aiscache.store.index import STAGING
 from aiscache.store.mapping import Mapping
-from aiscache.store.tiers import STAGING, Tier
+from aiscache.store.tiers import Tier
 from aiscache.view import View
 
 _STAGED_S = 0.05  # how long a staging segment stays mapped without a read, at least

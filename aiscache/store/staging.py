@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 import lmdb
 
 from aiscache.locks import ByteLocks
-from aiscache.store.index import OPEN, Index, SegmentRow
+from aiscache.store.index import OPEN, STAGING, Index, SegmentRow
 from aiscache.store.names import SEGMENT_HEADER_BYTES, WRITER_BYTE
 from aiscache.store.record import record_span
 from aiscache.store.segment import MappedSegments
 from aiscache.store.space import free_on
-from aiscache.store.tiers import STAGING, Tier
+from aiscache.store.tiers import Tier
 from aiscache.store.writer import Reservation, SegmentWriter, round_to_page
 
 _LOG = logging.getLogger("aiscache")

@@ -11,24 +11,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import lmdb
 
-from aiscache.errors import CacheClosedError, CacheDirectoryError, CorruptError
+from aiscache.errors import CacheClosedError, CacheDirectoryError, CacheError, CorruptError
 from aiscache.locks import ByteLocks
 from aiscache.stats import Counters
 from aiscache.store.directory import Directory
-from aiscache.store.index import DISK, DOOMED, ENTRY, MEMORY, OPEN, SEALED, SUSPECT, Entry, SegmentRow
+from aiscache.store.index import DISK, DOOMED, ENTRY, MEMORY, OPEN, SEALED, STAGING, SUSPECT, Entry, SegmentRow
 from aiscache.store.reclaim import Drop, Reclaimer, Swept, drop_all, keep_all
 from aiscache.store.record import Record, checksum_of
-from aiscache.store.recovery import is_lost, maintenance, note_boot, open_index, rebuild
+from aiscache.store.recovery import USERS_BYTE, is_lost, maintenance, note_boot, open_index, rebuild
 from aiscache.store.segment import MappedSegments, Segment
 from aiscache.store.space import Space
 from aiscache.store.staging import Staging
-from aiscache.store.tiers import STAGING, make_tiers
+from aiscache.store.tiers import make_tiers
 from aiscache.store.writer import Reservation
 from aiscache.view import View, own_view
 
@@ -74,7 +74,10 @@ class Store:
             own_segments=self._own_segments,
         )
         self._staging: Staging | None = None
-        self._reclaimer.adopt()
+        try:
+            self._reclaimer.adopt()
+        except (OSError, lmdb.Error) as error:  # whoever makes room does it
+            self._complain("tidy up", error)
 
     def _open_files(self, undo: ExitStack, *, capacity_bytes: int | None, memory_bytes: int | None) -> None:
         directory = self.directory
@@ -82,7 +85,7 @@ class Store:
         undo.callback(self._leases.close)
         map_bytes = 256 << 20 if capacity_bytes is None else max(256 << 20, capacity_bytes // 8)
         with maintenance(self._leases):
-            self._index, broken = open_index(directory, map_bytes=map_bytes)
+            self._index, broken = open_index(directory, self._leases, map_bytes=map_bytes)
             undo.callback(self._index.close)
             self.tiers = make_tiers(directory, self._index, capacity_bytes=capacity_bytes, memory_bytes=memory_bytes)
             if broken or is_lost(self._index, self.tiers):
@@ -238,7 +241,7 @@ class Store:
 
     def remove(self, keys: Iterable[bytes]) -> None:
         """Forget objects; their bytes come free when their segments are swept."""
-        with self._index.write() as transaction:
+        with self._failures("write to"), self._index.write() as transaction:
             for key in keys:
                 self._index.delete_entry(transaction, key)
 
@@ -247,14 +250,14 @@ class Store:
 
         This process's own segments are in use only if a view of them lives.
         """
-        self._check_open()
-        self._space.retire_all()
-        self._mapped.unmap_all()
-        self._reclaimer.adopt()
         total = Swept()
-        for segment_id, row in self._reclaimer.rows().items():
-            swept = self._reclaimer.sweep(segment_id, row, drop, force=force)
-            total += Swept(skipped=sum(drop(self._reclaimer.live(segment_id, row)))) if swept is None else swept
+        with self._failures("sweep"):
+            self._space.retire_all()
+            self._mapped.unmap_all()
+            self._reclaimer.adopt()
+            for segment_id, row in self._reclaimer.rows().items():
+                swept = self._reclaimer.sweep(segment_id, row, drop, force=force)
+                total += Swept(skipped=sum(drop(self._reclaimer.live(segment_id, row)))) if swept is None else swept
         self._count_evicted(total)
         return total
 
@@ -279,30 +282,24 @@ class Store:
 
     def verify(self, progress: Callable[[Record], None] = lambda record: None) -> list[Record]:
         """Check every object's bytes against its checksum; drop and return those that are damaged."""
-        self._check_open()
-        bad = []
-        for segment_id, row in self._reclaimer.rows().items():
-            seen = {r: self._intact(segment_id, row, r, progress) for r in self._reclaimer.live(segment_id, row)}
-            damaged = [record for record, intact in seen.items() if intact is False]
-            for record in damaged:
-                self._forget_entry(record.key, segment=segment_id, payload=record.payload)
-                self._space.add_dead(segment_id, record.end - record.start)
-            bad += damaged
-            if row.state == SUSPECT and None not in seen.values():
-                self._clear_suspicion(segment_id)
+        with self._failures("verify"):
+            bad = [
+                record
+                for segment_id, row in self._reclaimer.rows().items()
+                for record in self._verify(segment_id, row, progress)
+            ]
         if bad:
             self.counters.add("checksum_failures", len(bad))
         return bad
 
     def repair(self) -> int:
         """Rebuild the index from the segments; return the number of objects that it then has."""
-        self._check_open()
-        with maintenance(self._leases):
+        with self._failures("repair"), maintenance(self._leases):
             return rebuild(self._index, tiers=self.tiers, leases_path=self.directory.leases)
 
     def usage(self) -> dict[int, tuple[int, int]]:
         """Return bytes reserved and capacity by tier."""
-        with self._index.read() as transaction:
+        with self._failures("read the index of"), self._index.read() as transaction:
             return {
                 number: (self._index.reserved(transaction, number), tier.capacity_bytes or 0)
                 for number, tier in self.tiers.items()
@@ -311,7 +308,7 @@ class Store:
 
     def count(self) -> int:
         """Return the number of objects."""
-        with self._index.read() as transaction:
+        with self._failures("read the index of"), self._index.read() as transaction:
             return self._index.count(transaction)
 
     def close(self) -> None:
@@ -329,6 +326,7 @@ class Store:
         held = self._mapped.close()
         self.counters.close()
         self._index.close()
+        self._leases.unlock(USERS_BYTE)
         self._leases.close_after([*writers, *held])
 
     def before_fork(self) -> None:
@@ -366,6 +364,15 @@ class Store:
     def _check_open(self) -> None:
         if self.closed:
             raise CacheClosedError(f"the cache in {self.directory.path} was closed")
+
+    @contextlib.contextmanager
+    def _failures(self, what: str) -> Iterator[None]:
+        """Make a CacheError of a failure of the index or of the file system, in what the user asked for."""
+        self._check_open()
+        try:
+            yield
+        except (OSError, lmdb.Error) as error:
+            raise CacheError(f"cannot {what} the cache in {self.directory.path}: {error}") from error
 
     def _complain(self, what: str, error: Exception) -> None:
         """Count a local failure, and warn of the first of its kind; CacheClosedError if the store was closed."""
@@ -504,6 +511,17 @@ class Store:
 
     def _unused(self, records: Sequence[Record]) -> Sequence[bool]:
         return [not used for used in self.in_use(records)]
+
+    def _verify(self, segment_id: int, row: SegmentRow, progress: Callable[[Record], None]) -> list[Record]:
+        """Check the objects of one segment; drop and return those that are damaged."""
+        seen = {r: self._intact(segment_id, row, r, progress) for r in self._reclaimer.live(segment_id, row)}
+        damaged = [record for record, intact in seen.items() if intact is False]
+        for record in damaged:
+            self._forget_entry(record.key, segment=segment_id, payload=record.payload)
+            self._space.add_dead(segment_id, record.end - record.start)
+        if row.state == SUSPECT and None not in seen.values():
+            self._clear_suspicion(segment_id)
+        return damaged
 
     def _intact(
         self, segment_id: int, row: SegmentRow, record: Record, progress: Callable[[Record], None]

@@ -11,10 +11,8 @@ import xxhash
 
 from aiscache.errors import CacheDirectoryError
 from aiscache.store.directory import Directory
-from aiscache.store.index import DISK, MEMORY, Index
+from aiscache.store.index import DISK, MEMORY, STAGING, Index
 from aiscache.store.names import segment_name
-
-STAGING = 2  # the number of the tier of segments that are read once (see `staging`), beside MEMORY and DISK
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (a per-user, 0700 directory in it is made and checked)
 

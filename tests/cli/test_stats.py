@@ -87,6 +87,18 @@ def test_an_index_of_an_earlier_boot_is_not_opened(filled: Cache) -> None:
     assert "counts the objects anew" in run("stats", "--cache", path).stdout
 
 
+@pytest.mark.parametrize("fill", [b"", b"\0", b"\xff"])
+def test_a_damaged_index_is_not_opened(filled: Cache, fill: bytes) -> None:
+    filled.close()
+    path = Path(str(filled.settings.path))
+    data = path / "index" / "data.mdb"
+    size, meta_pages = data.stat().st_size, 8192
+    os.truncate(data, meta_pages)
+    with data.open("ab") as file:
+        file.write(fill * (size - meta_pages))
+    assert stats("--cache", path)["index_trusted"] is False
+
+
 @pytest.mark.parametrize("kind", ["missing", "file", "stranger", "other format"])
 def test_a_named_path_that_is_no_cache_is_an_error(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

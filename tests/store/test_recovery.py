@@ -263,7 +263,7 @@ def test_a_full_index_makes_publishing_fall_back(disk: Path, monkeypatch: pytest
     from aiscache.store import store as module
 
     real = module.open_index
-    monkeypatch.setattr(module, "open_index", lambda directory, map_bytes: real(directory, map_bytes=128 << 10))
+    monkeypatch.setattr(module, "open_index", lambda *args, map_bytes: real(*args, map_bytes=128 << 10))
     with opened(disk, "50MB") as store:
         many = blobs(3000, size=10)
         for blob in many:
