@@ -70,6 +70,9 @@ class Actor:
         self._turn += 1
         return self._handles[self._turn % len(self._handles)]
 
+    def umask(self, mask: int) -> None:
+        os.umask(mask)
+
     # ---- handles
 
     def open(self) -> None:

@@ -15,6 +15,7 @@ Directories are made with mode 0700, files with 0600. Nothing that is not ours i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -57,6 +58,7 @@ class Directory:
             self._check_format()
             for part in (self.index, self.segments, self.manifests):
                 part.mkdir(mode=0o700, exist_ok=True)
+                _check_part(part)
         except OSError as error:
             raise CacheDirectoryError(
                 f"cache directory {self.path} cannot be used: {error.strerror}; {_ELSEWHERE}"
@@ -160,7 +162,11 @@ def write_private(path: Path, text: str) -> None:
 
 def _make(path: Path) -> None:
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            return path.mkdir(mode=0o700, exist_ok=True)
+        for parent in reversed(path.parents):
+            parent.mkdir(mode=0o755, exist_ok=True)  # who can write to it could put another directory in our place
+        path.mkdir(mode=0o700, exist_ok=True)
     except FileExistsError:
         raise CacheDirectoryError(f"cache directory {path} is a file; give the path of a directory") from None
     except OSError as error:
@@ -174,7 +180,11 @@ def _check_owner(path: Path) -> None:
                 f"cache directory {path} belongs to {_user(info.st_uid)}, this process runs as {_user(os.geteuid())}; "
                 f"{_ELSEWHERE}"
             )
+    mode = stat.S_IMODE(path.stat().st_mode)
+    writable = mode & 0o022
     try:
+        if mode & 0o200 and not os.listdir(path):
+            path.chmod(0o700)  # from here on nobody else puts anything in it, so look again
         names = os.listdir(path)
     except OSError as error:
         raise CacheDirectoryError(f"cache directory {path} cannot be read: {error.strerror}") from error
@@ -183,13 +193,16 @@ def _check_owner(path: Path) -> None:
             f"cache directory {path} is not empty and not a cache of aiscache (it has no file 'format'); "
             f"give an empty or a new directory"
         )
-    writable = stat.S_IMODE(path.stat().st_mode) & 0o022
     if writable and names:
         raise CacheDirectoryError(f"cache directory {path} can be written by others; run: chmod 700 {path}")
     if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
         raise CacheDirectoryError(f"cache directory {path} cannot be written; run: chmod 700 {path}")
-    if writable:
-        path.chmod(0o700)
+
+
+def _check_part(path: Path) -> None:
+    info = path.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o022:
+        raise CacheDirectoryError(f"{path} is not a directory that only this user can write; remove it")
 
 
 def _user(uid: int) -> str:
