@@ -216,7 +216,7 @@ logging.basicConfig(level=logging.DEBUG)
 from aistore.sdk import Client
 from aiscache import AISMapDataset, AISShardReader, Cache, DataLoader
 from aiscache.errors import AiscacheError
-from aiscache.origin import Origin
+from aiscache.origin import Origin, OriginSettings, RetryPolicy
 endpoint, bucket, path, token, wrong = (sys.argv[1:4] + sys.stdin.readline().split())
 given = {} if os.environ.get("AIS_AUTHN_TOKEN") else {"token": token}
 client = Client(endpoint, **given)
@@ -233,11 +233,15 @@ for thing in (client, cache, dataset, dataset.manifest, loader, loader.prefetche
               dataset._reader, dataset._reader.origins, dataset.get_obj_list()[0], origin, origin.settings,
               vars(dataset), vars(loader), vars(loader.prefetcher), vars(origin), cache.__getstate__()):
     print(repr(thing), str(thing))
-nobody = Client("http://127.0.0.1:9", token=wrong, timeout=1)
-for other, name in ((Client(endpoint, token=wrong), bucket), (client, "no-such-bucket"), (nobody, bucket)):
+nobody = Origin(OriginSettings(endpoint="http://127.0.0.1:9", token=wrong, retry=RetryPolicy(network_attempts=1)))
+for fail in (
+    lambda: AISMapDataset(Client(endpoint, token=wrong).bucket(bucket), cache=cache),
+    lambda: Origin.from_client(Client(endpoint, token=wrong)).uuid,
+    lambda: AISMapDataset(client.bucket("no-such-bucket"), cache=cache),
+    lambda: nobody.uuid,
+):
     try:
-        AISMapDataset(other.bucket(name), cache=cache)
-        print("no error")
+        print("no error", fail())
     except AiscacheError as error:
         traceback.print_exc()
         print(type(error).__name__, repr(error), vars(error))
@@ -291,6 +295,7 @@ def test_a_token_is_in_no_log_file_error_repr_or_process(tmp_path: Path, how: st
             user.stdin.write("end\n")
         assert TOKEN not in printed
         assert WRONG not in printed
+        assert "no error" not in printed
         assert all(name in printed for name in ("AuthenticationError", "BucketNotFoundError", "UnreachableError"))
         assert "DEBUG" in (tmp_path / "log").read_text()
 
