@@ -14,6 +14,8 @@ from struct import Struct
 
 import xxhash
 
+from aiscache.errors import CorruptError
+
 KEY_BYTES = 16
 _IDENTITY_PARTS = 6
 
@@ -65,19 +67,19 @@ def pack_identity(ref: ObjectRef) -> bytes:
 
 
 def unpack_identity(identity: bytes) -> ObjectRef:
-    """Return the object that an identity names, its version unknown; ValueError if `identity` is not one."""
+    """Return the object that an identity names, its version unknown; CorruptError if `identity` is not one."""
     parts, offset = [], 0
     while offset < len(identity):
         if offset + _LENGTH.size > len(identity):
-            raise ValueError("identity ends inside a length")
+            raise CorruptError("the identity of an object ends inside a length")
         (length,) = _LENGTH.unpack_from(identity, offset)
         offset += _LENGTH.size
         if offset + length > len(identity):
-            raise ValueError("identity ends inside a part")
+            raise CorruptError("the identity of an object ends inside a part")
         parts.append(identity[offset : offset + length].decode("utf-8", "surrogateescape"))
         offset += length
     if len(parts) != _IDENTITY_PARTS:
-        raise ValueError(f"identity has {len(parts)} parts instead of {_IDENTITY_PARTS}")
+        raise CorruptError(f"the identity of an object has {len(parts)} parts instead of {_IDENTITY_PARTS}")
     cluster, provider, namespace, bucket, etl, name = parts
     return ObjectRef(cluster=cluster, provider=provider, namespace=namespace, bucket=bucket, etl=etl, name=name)
 

@@ -21,7 +21,7 @@ from tests.healing import LARGE, LISTING, MANY, Patient, damage, draft, fill
 FILES = ["segment", "index/data.mdb", "index/lock.mdb", "manifest", "stats", "boot", "format"]
 PATTERNS = {"segment": "segments/*.seg", "manifest": "manifests/*.manifest"}
 HOW = ["cut", "zeroed", "garbage"]
-DAMAGES = int(os.environ.get("DAMAGES", "80"))
+DAMAGES = int(os.environ.get("DAMAGES", "50"))
 
 
 @pytest.fixture(scope="module")

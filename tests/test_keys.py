@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiscache.errors import CorruptError
 from aiscache.keys import ObjectRef, key_hasher, key_of_identity, pack_identity, unpack_identity, version_digest
 
 PLAIN = ObjectRef(
@@ -53,10 +54,10 @@ def test_identities_come_back_and_their_hash_is_the_key(
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_an_identity_or_a_value_error(data: bytes) -> None:
+def test_any_bytes_are_an_identity_or_a_corrupt_error(data: bytes) -> None:
     try:
         ref = unpack_identity(data)
-    except ValueError:
+    except CorruptError:
         return
     assert pack_identity(ref) == data
 
@@ -71,7 +72,7 @@ def test_any_bytes_are_an_identity_or_a_value_error(data: bytes) -> None:
     ],
 )
 def test_what_is_wrong_with_an_identity_is_said(data: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(CorruptError, match=message):
         unpack_identity(data)
 
 

@@ -34,6 +34,7 @@ _NUMBER = Struct("<Q")
 OPEN, SEALED, DOOMED, SUSPECT = 1, 2, 3, 4
 MEMORY, DISK, STAGING = 0, 1, 2  # the numbers of the tiers; staging is for segments that are read once
 LAST_SEGMENT_ID = (1 << 60) - 1
+_MOST_BYTES = 1 << 56  # sums of many such numbers still fit into a row
 
 ROWS = {b"entries": (16, ENTRY.size), b"segments": (_ID.size, _ROW.size), b"meta": (0, _NUMBER.size)}
 """The bytes of a key (0: any) and of a value of each table."""
@@ -115,6 +116,8 @@ class Index:
                     raise lmdb.CorruptedError(f"damaged: tier {tier} has {known} bytes in its segments")
             if any(row.tier > STAGING or not OPEN <= row.state <= SUSPECT for row in rows.values()):
                 raise lmdb.CorruptedError("damaged: a segment of no kind")
+            if any(max(row.reserved, row.dead) > _MOST_BYTES for row in rows.values()):
+                raise lmdb.CorruptedError("damaged: the size of a segment")
             if max([*rows, self.number(transaction, b"next_segment")], default=0) > LAST_SEGMENT_ID:
                 raise lmdb.CorruptedError("damaged: the number of a segment")
 
