@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -140,6 +141,11 @@ class Cache:
     def repair(self) -> int:
         """Make the index anew from the segments; return how many objects it found."""
         return self._require_store().repair()
+
+    def room_for(self, size_bytes: int) -> AbstractContextManager[bool]:
+        """Tell in a `with` whether a file of that size fits beside the objects; the capacity holds until it ends."""
+        store = self.store()
+        return nullcontext(True) if store is None else store.room_for(size_bytes)
 
     # ---- telling
 

@@ -171,7 +171,7 @@ class Actor:
         listing = Listing(source, origin_of=lambda _: self._origin)
         store = self.cache.store()
         assert store is not None
-        manifests = ManifestStore(str(store.directory.manifests))
+        manifests = ManifestStore(str(store.directory.manifests), room=self.cache.room_for)
         self._listed.append(manifests.load_or_build(listing.identity, listing.build, on_shrink="ignore"))
         found = sorted(self._listed[-1], key=lambda ref: ref.name)
         assert found == [version.ref for version in versions], (found, versions)

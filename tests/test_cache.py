@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ from aiscache.errors import (
     ObjectNotFoundError,
 )
 from aiscache.keys import ObjectRef
-from aiscache.manifest import Listing, Manifest, ManifestStore
+from aiscache.manifest import Draft, Listing, Manifest, ManifestStore, Source
+from tests.store.objects import disk_usage
 
 
 @pytest.fixture
@@ -338,3 +340,30 @@ def test_a_damaged_object_is_dropped_and_fetched_again(
 def test_stats_of_an_unknown_scope_are_refused(cache: Cache) -> None:
     with pytest.raises(ConfigError, match="scope='mine'"):
         cache.stats(scope="mine")
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_listing_beside_a_full_cache_stays_within_the_capacity(tmp_path: Path, held: bool) -> None:
+    def build() -> Draft:
+        made = Draft()
+        made.begin(Source("c", "http://h", "ais", "", "b"))
+        count = 20_000
+        made.extend(
+            [f"{n:050}" for n in range(count)], sizes=[1] * count, checksums=[""] * count, versions=["1"] * count
+        )
+        return made
+
+    capacity, path = 5_000_000, tmp_path / "cache"
+    with Cache(path, capacity=capacity) as cache:
+        refs = [ObjectRef(cluster="c", provider="ais", bucket="b", name=f"{n}") for n in range(60)]
+        views = [cache.read(ref) for ref in refs if cache.put(ref, bytes(100_000))] if held else []
+        if not held:
+            assert all(cache.put(ref, bytes(100_000)) for ref in refs)
+        assert disk_usage(path) > 0.8 * capacity
+        manifests = ManifestStore(str(path / "manifests"), room=cache.room_for)
+        with pytest.warns(UserWarning, match="the cache is full") if held else nullcontext():
+            manifest = manifests.load_or_build("1" * 32, build)
+        assert len(manifest) == 20_000
+        assert (manifest.path == "") is held
+        assert disk_usage(path) <= capacity
+        assert all(bytes(view) == bytes(100_000) for view in views)

@@ -16,7 +16,6 @@ from tests import fuzzing
 from tests.forks import ForkServer
 from tests.healing import Patient, fill
 
-
 FLIPS = int(os.environ.get("DAMAGES", "25"))
 
 

@@ -52,9 +52,9 @@ class Listed:
         self._content = content_kind(content)
         self._convert = as_content(content)
         self.cache = resolve_cache(cache)
-        self.manifest = ManifestStore(self._manifest_directory()).load_or_build(
-            listing.identity, listing.build, max_age_s=max_listing_age_s, on_shrink=on_shrink
-        )
+        self.manifest = ManifestStore(
+            self._manifest_directory(), room=None if self.cache is None else self.cache.room_for
+        ).load_or_build(listing.identity, listing.build, max_age_s=max_listing_age_s, on_shrink=on_shrink)
         origins = [Origin.from_client(selection.source.client) for selection in listing.selections]
         by_endpoint = {origin.endpoint: origin for origin in origins}
         self._length = len(self.manifest)

@@ -24,10 +24,10 @@ import numpy as np
 import xxhash
 
 from aiscache.datasets.shard_index import ShardIndex
-from aiscache.errors import ManifestError
+from aiscache.errors import CacheError, ManifestError
 from aiscache.locks import ByteLocks
 from aiscache.manifest import Manifest
-from aiscache.manifest.store import MEMBERS_SUFFIX, SUFFIX
+from aiscache.manifest.store import MEMBERS_SUFFIX, SUFFIX, Room
 
 _TEMPORARY = ".members-"
 _MAGIC = b"AISCMEMB"
@@ -93,16 +93,19 @@ class Members:
         rows: list[int] = np.flatnonzero(self.counts() < 0).tolist()
         return rows
 
-    def save(self) -> None:
-        """Write what is new, together with what others have written; trouble with the file is logged and no more."""
+    def save(self, *, room: Room = lambda size_bytes: contextlib.nullcontext(True)) -> None:
+        """Write what is new, together with what others have written; trouble with the file is logged and no more.
+
+        `room(size in bytes)` tells in a `with` whether a file of that size may be written.
+        """
         if not self._new or not self._path:
             return
         try:
             with self.turn(wait_s=_SAVE_WAIT_S):
                 self._load()
-                self._write()
+                self._write(room)
             self._load()
-        except (OSError, ManifestError) as error:
+        except (OSError, ManifestError, CacheError) as error:
             _log.warning("the index of members cannot be kept (%s); it stays in this process", str(error))
 
     @contextlib.contextmanager
@@ -162,7 +165,7 @@ class Members:
         self.forget(row)
         return None
 
-    def _write(self) -> None:
+    def _write(self, room: Room) -> None:
         table = np.zeros((len(self._manifest), _COLUMNS), "<u8")
         offset, blocks = _PREFIX.size + table.nbytes, []
         for row in range(len(table)):
@@ -173,18 +176,24 @@ class Members:
                 blocks.append(index.block)
                 offset += length
         head = _PREFIX.pack(_MAGIC, _FORMAT, len(table), xxhash.xxh3_64_intdigest(table.tobytes()))
+        with room(offset) as fits:
+            if not fits:
+                raise ManifestError("the cache is full")
+            self._write_new([head, table.tobytes(), *blocks])
+        self._new.clear()
+        _tidy(Path(self._path).parent)
+
+    def _write_new(self, parts: list[bytes | memoryview]) -> None:
         temporary = os.path.join(os.path.dirname(self._path), f"{_TEMPORARY}{os.getpid()}-{time.monotonic_ns()}")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             with open(fd, "wb") as file:
-                file.writelines([head, table.tobytes(), *blocks])
+                file.writelines(parts)
             os.rename(temporary, self._path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        self._new.clear()
-        _tidy(Path(self._path).parent)
 
 
 def _map(path: str) -> tuple[memoryview, int]:

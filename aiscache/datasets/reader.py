@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch.utils.data import get_worker_info
@@ -29,6 +29,10 @@ class Reader:
         self.origins = origins
         self._pickled = b""
         self._held: dict[int, View] = {}
+
+    def room_for(self, size_bytes: int) -> AbstractContextManager[bool]:
+        """Tell in a `with` whether a file of that size fits into the cache; it does where there is none."""
+        return nullcontext(True) if self.cache is None else self.cache.room_for(size_bytes)
 
     @contextmanager
     def holding(self, rows: Sequence[int]) -> Iterator[None]:

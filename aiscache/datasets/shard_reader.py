@@ -91,7 +91,7 @@ class AISShardReader(AISBaseIterDataset):
             shard, sample = item
             basename, contents = self._shards.sample(shard, sample) if isinstance(shard, OpenShard) else item
             yield basename, self.ZeroDict(contents, self._observed_keys, self._empty)
-        self._shards.members.save()
+        self._shards.save()
 
     def _arranged(self, parts: list[Part], share: Share) -> Iterator[Any]:
         """Yield (shard, number of the sample in it), or samples, in the order in which they are to be yielded."""

@@ -117,7 +117,11 @@ class Shards:
         with self.members.turn(wait_s=_BUILD_WAIT_S, building=True):
             for _ in self.stream(iter(self.members.missing())):
                 pass
-            self.members.save()
+            self.save()
+
+    def save(self) -> None:
+        """Let other processes know what was found in the shards."""
+        self.members.save(room=self._reader.room_for)
 
     def _read_ahead(self, rows: Iterator[int]) -> Iterator[tuple[int, View]]:
         read = self._reader.read_many

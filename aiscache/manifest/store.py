@@ -19,7 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from aiscache.errors import ManifestError
+from aiscache.errors import CacheError, ManifestError
 from aiscache.locks import ByteLocks
 from aiscache.manifest.draft import Draft, content_hash
 from aiscache.manifest.manifest import Manifest
@@ -36,12 +36,18 @@ _NEVER_NS = 1 << 63
 
 _log = logging.getLogger("aiscache")
 
+Room = Callable[[int], contextlib.AbstractContextManager[bool]]
+
 
 class ManifestStore:
-    """The manifests of one directory. Any number of processes may use it; nothing is held between calls."""
+    """The manifests of one directory. Any number of processes may use it; nothing is held between calls.
 
-    def __init__(self, directory: str) -> None:
+    `room(size in bytes)` tells in a `with` whether a file of that size may be written.
+    """
+
+    def __init__(self, directory: str, *, room: Room | None = None) -> None:
         self.directory = os.path.abspath(directory)
+        self._room = room or (lambda size_bytes: contextlib.nullcontext(True))
 
     def load_or_build(
         self,
@@ -133,7 +139,7 @@ class ManifestStore:
         try:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             manifest = self._write(name, parts, started_ns=started_ns)
-        except (OSError, ManifestError) as error:
+        except (OSError, ManifestError, CacheError) as error:
             warnings.warn(
                 f"the listing cannot be kept in {self.directory} ({error}); each process of this dataset holds its own",
                 UserWarning,
@@ -151,6 +157,13 @@ class ManifestStore:
             found = Manifest.open(path)
             os.utime(path, ns=times)
             return found
+        with self._room(sum(map(len, parts))) as fits:
+            if not fits:
+                raise ManifestError("the cache is full")
+            self._write_new(path, parts, times=times)
+        return Manifest.open(path, verify=False)
+
+    def _write_new(self, path: str, parts: Sequence[bytes | bytearray | memoryview], *, times: tuple[int, int]) -> None:
         temporary = os.path.join(self.directory, f"{_TEMPORARY}{os.getpid()}-{time.monotonic_ns()}")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -164,7 +177,6 @@ class ManifestStore:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        return Manifest.open(path, verify=False)
 
     def _tidy(self, identity: str, keep: str) -> None:
         """Remove what nobody uses: older manifests of this identity, very old ones of any, and torn files."""

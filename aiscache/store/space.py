@@ -13,7 +13,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import lmdb
 
@@ -80,6 +81,13 @@ class Space:
         """Return how many bytes of the tier's capacity nobody has reserved."""
         with self._index.read() as transaction:
             return self._free(transaction, self._tiers[tier])
+
+    @contextmanager
+    def beside_segments(self, size_bytes: int) -> Iterator[bool]:
+        """Tell whether a file of that size fits into the directory; nobody is given space until the block ends."""
+        home = next(tier for tier in self._tiers.values() if tier.path == self._directory.segments)
+        with self._index.write() as transaction:
+            yield self._free(transaction, home) >= round_to_page(size_bytes)
 
     def give_up(self, reservation: Reservation) -> None:
         """Take back a reservation that will not be published; what cannot be cut off is counted as dead."""

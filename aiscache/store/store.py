@@ -192,6 +192,21 @@ class Store:
             self.counters.add("rejected")
         return reservation
 
+    @contextlib.contextmanager
+    def room_for(self, size_bytes: int) -> Iterator[bool]:
+        """Tell whether a file of that size, such as a listing, fits beside the segments; room is made if need be.
+
+        Nobody is given space until the block ends, so that the capacity holds while the file is written.
+        """
+        with self._failures("make room in"):
+            with self._space.beside_segments(size_bytes) as fits:
+                if fits:
+                    yield True
+                    return
+            self._make_room(next(n for n, t in self.tiers.items() if t.path == self.directory.segments), size_bytes)
+            with self._space.beside_segments(size_bytes) as fits:
+                yield fits
+
     def open_staging(self, budget_bytes: int) -> Staging:
         """Return this process's staging segments, which close with the store."""
         self._check_open()
