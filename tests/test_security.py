@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import http.client
 import os
 import re
 import stat
@@ -204,6 +205,22 @@ def test_a_name_that_leads_out_of_its_bucket_is_never_asked_for(dev_cluster: Dev
     with pytest.raises(ObjectNotFoundError, match=r"\.\."):
         origin.head([ref])
     assert dev_cluster.requests()["HEAD"] == 0
+
+
+def test_the_dev_server_serves_no_file_outside_of_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "shown").mkdir()
+    (tmp_path / "shown" / "a").write_text("a")
+    (tmp_path / "key").write_text("secret")
+    outside = ["../key", "%2e%2e/key", "..%2fkey", "a/../../key", f"/{tmp_path}/key", f"{tmp_path}/key"]
+    with DevCluster(targets=1, serve={"shown": tmp_path / "shown"}) as cluster:
+        host, _, port = cluster.targets[0].removeprefix("http://").partition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        for name in ("a", *outside):
+            connection.request("GET", f"/v1/objects/shown/{name}?provider=ais")
+            answer = connection.getresponse()
+            assert answer.status == (200 if name == "a" else 404), name
+            assert b"secret" not in answer.read()
+        connection.close()
 
 
 # ---- tokens
