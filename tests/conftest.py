@@ -13,6 +13,7 @@ import pytest
 
 from aiscache.devserver import DevCluster
 from aiscache.store import tiers
+from tests.certificates import Certificates
 from tests.forks import ForkServer
 from tests.leaks import Holdings, leaked_since
 from tests.remote import Remote
@@ -54,6 +55,12 @@ def dev_cluster(_session_cluster: DevCluster) -> DevCluster:
     _session_cluster.set_delay(0)
     _session_cluster.reset_requests()
     return _session_cluster
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates of a cluster and of its clients."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

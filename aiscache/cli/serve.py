@@ -38,17 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let requests go wrong, as in 'mybucket/img-*,status=503,count=2' or '*,delay_s=0.2'; may be repeated",
     )
 
+    parser.add_argument("--tls-cert", metavar="FILE", type=_file, help="serve https with this certificate (PEM)")
+    parser.add_argument("--tls-key", metavar="FILE", type=_file, help="its private key (default: in the same file)")
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
-    from aiscache.devserver import serve
+    from aiscache.devserver import Tls, serve
 
+    tls = Tls(cert=arguments.tls_cert, key=arguments.tls_key or "") if arguments.tls_cert else None
     bucket = arguments.bucket or _bucket_of(arguments.directory)
 
     def ready(cluster: DevCluster) -> None:
         print(f"Serving {arguments.directory}")
         print(f"endpoint  {cluster.endpoint}")
         print(f"bucket    ais://{bucket}")
+        if tls:
+            print("trust     set AIS_CLIENT_CA to the certificate of the authority that issued", arguments.tls_cert)
         print("\n" + _SNIPPET.format(endpoint=cluster.endpoint, bucket=bucket) + "\n")
         print("Ctrl-C ends it.", flush=True)
 
@@ -59,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         targets=arguments.targets,
         faults=arguments.fault,
+        tls=tls,
         on_ready=ready,
     )
     return 0
@@ -69,6 +76,13 @@ def _directory(text: str) -> str:
     if not os.path.isdir(path):
         why = "is not a directory" if os.path.exists(path) else "does not exist"
         raise argparse.ArgumentTypeError(f"{text!r} {why}")
+    return path
+
+
+def _file(text: str) -> str:
+    path = os.path.abspath(os.path.expanduser(text))
+    if not os.path.isfile(path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file")
     return path
 
 

@@ -6,5 +6,6 @@ It shares no code with the rest of the package, so that client and server cannot
 from aiscache.devserver.cluster import DevCluster
 from aiscache.devserver.faults import parse_fault
 from aiscache.devserver.serving import serve
+from aiscache.devserver.tls import Tls
 
-__all__ = ["DevCluster", "parse_fault", "serve"]
+__all__ = ["DevCluster", "Tls", "parse_fault", "serve"]

@@ -19,6 +19,7 @@ from aiscache.devserver.faults import Fault
 from aiscache.devserver.generate import Generated, Spec
 from aiscache.devserver.member import Member, Processes
 from aiscache.devserver.smap import MAINTENANCE
+from aiscache.devserver.tls import Tls
 from aiscache.devserver.topology import Topology
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class DevCluster:
         host: the address to listen on.
         port: the proxy's port; any free one by default. Targets always take free ones.
         uuid: the cluster's id; a new one by default.
+        tls: if given, all nodes speak TLS; clients need `ca_cert` then (see `Tls`).
 
     Raises:
         OSError: the port is taken, or a node could not start.
@@ -59,12 +61,14 @@ class DevCluster:
         host: str = "127.0.0.1",
         port: int = 0,
         uuid: str = "",
+        tls: Tls | None = None,
     ) -> None:
         if targets < 1:
             raise ValueError(f"targets={targets}: must be at least 1")
         self.token = token
         self.uuid = uuid or secrets.token_urlsafe(8)
         self._host = host
+        self._tls = tls
         self._directory = tempfile.mkdtemp(prefix="devserver-", dir=directory) if directory else ""
         self._processes: Processes | None = None
         self._members: list[Member] = []  # the targets in order, then the proxy
@@ -85,7 +89,8 @@ class DevCluster:
         self._members = self._processes.members
         for member in self._members:
             member.started()
-        self._topology = Topology(self._members, host=_reachable(self._host), uuid=self.uuid)
+        scheme = "https" if self._tls else "http"
+        self._topology = Topology(self._members, host=_reachable(self._host), scheme=scheme, uuid=self.uuid)
 
     def _config(self, number: int, port: int) -> Config:
         folder = ""
@@ -93,7 +98,7 @@ class DevCluster:
             folder = os.path.join(self._directory, str(number))
             os.mkdir(folder)
         name = "pxAAAAA0" if number < 0 else f"tgBBBBB{number + 1}"
-        return Config(name, number, self._host, port, self.token, folder, os.getpid())
+        return Config(name, number, self._host, port, self.token, folder, os.getpid(), self._tls)
 
     # Its life
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from aiscache.devserver.tls import Tls
+
 
 class Config(msgspec.Struct, frozen=True):
     """What a node is told when it starts.
@@ -16,6 +18,7 @@ class Config(msgspec.Struct, frozen=True):
         token: if not empty, requests without it are refused.
         directory: where a target keeps bodies; in memory without it.
         parent: the process that the node must not outlive.
+        tls: if given, the node speaks TLS.
     """
 
     id: str
@@ -25,3 +28,4 @@ class Config(msgspec.Struct, frozen=True):
     token: str
     directory: str
     parent: int
+    tls: Tls | None = None

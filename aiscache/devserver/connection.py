@@ -2,7 +2,7 @@
 
 Knows nothing of AIStore. Guarantees: responses leave in the order of their requests (pipelining is safe); nothing more
 is read or answered while the client doesn't take what was written; a response that is not ready at once never holds up
-other connections. TLS would be an `ssl` argument where the server is made: nothing here touches the socket's bytes.
+other connections. Whether there is TLS below it decides who makes the server: nothing here touches the socket's bytes.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 from aiscache.devserver.connection import Connection
@@ -18,8 +19,9 @@ _BACKLOG = 1024
 class Listener:
     """Listens on one port, which it keeps for life: closed and opened again, it is the same one."""
 
-    def __init__(self, app: Application, host: str, port: int) -> None:
+    def __init__(self, app: Application, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._app = app
+        self._tls = tls
         self._host = host
         self.port = port
         self._connections: set[Connection] = set()
@@ -40,7 +42,7 @@ class Listener:
             raise
         self.port = sock.getsockname()[1]
         self._server = await loop.create_server(
-            lambda: Connection(self._app, loop, self._connections), sock=sock, backlog=_BACKLOG
+            lambda: Connection(self._app, loop, self._connections), sock=sock, backlog=_BACKLOG, ssl=self._tls
         )
 
     def close(self) -> None:

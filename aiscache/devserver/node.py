@@ -21,16 +21,18 @@ from aiscache.devserver.channel import Channel, ClosedError
 from aiscache.devserver.config import Config
 from aiscache.devserver.controls import Controls
 from aiscache.devserver.listener import Listener
+from aiscache.devserver.peers import Peers
 from aiscache.devserver.proxy import ProxyApplication
 from aiscache.devserver.smap import Node
 from aiscache.devserver.target import TargetApplication
 
 
 def _application(config: Config) -> ProxyApplication | TargetApplication:
+    peers = Peers(config.tls.for_nodes() if config.tls else None)
     app = (
-        ProxyApplication(config.token)
+        ProxyApplication(config.token, peers)
         if config.number < 0
-        else TargetApplication(config.number, config.token, config.directory)
+        else TargetApplication(config.number, config.token, peers, config.directory)
     )
     app.me = Node(config.id, config.host, 0, is_proxy=config.number < 0)
     return app
@@ -48,8 +50,13 @@ class NodeProcess:
         """Serve until the test process is gone."""
         message, _ = self._channel.receive()
         config = msgspec.convert(message, Config)
-        app = _application(config)
-        listener = Listener(app, config.host, config.port)
+        try:
+            app = _application(config)
+            tls = config.tls.for_clients() if config.tls else None
+        except OSError as error:
+            self._channel.send({"error": f"cannot use {config.tls}: {error}"})
+            return
+        listener = Listener(app, config.host, config.port, tls=tls)
         try:
             await listener.open()
         except OSError as error:

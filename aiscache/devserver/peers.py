@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,10 @@ _HEAD = b"%b %b HTTP/1.1\r\nHost: devserver\r\nX-Devserver-Intra: 1\r\nContent-L
 
 
 class Peers:
-    """Connections to the other nodes."""
+    """Connections to the other nodes; over TLS where a context for it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._idle: dict[tuple[str, int], list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = defaultdict(list)
 
     async def request(self, node: Node, method: str, target: str, body: bytes = b"") -> tuple[int, bytes]:
@@ -28,7 +30,7 @@ class Peers:
                 return await self._exchange(connection, message, node)
             except (OSError, asyncio.IncompleteReadError):
                 connection[1].close()  # it was closed while idle; try the next, then a fresh one
-        return await self._exchange(await asyncio.open_connection(node.host, node.port), message, node)
+        return await self._exchange(await asyncio.open_connection(node.host, node.port, ssl=self._tls), message, node)
 
     async def _exchange(
         self, connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], message: bytes, node: Node

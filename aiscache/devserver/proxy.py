@@ -27,10 +27,10 @@ from aiscache.devserver.smap import ClusterMap, Node, Placement
 class ProxyApplication(NodeApplication):
     """The answers of the proxy."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, peers: Peers) -> None:
         super().__init__(-1, token)
         self.buckets: dict[str, dict[str, Any]] = {}
-        self.peers = Peers()
+        self.peers = peers
         self._turn = 0
 
     def adopt(self, smap: ClusterMap) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from aiscache.devserver.faults import Fault
+    from aiscache.devserver.tls import Tls
 
 
 def serve(
@@ -26,6 +27,7 @@ def serve(
     token: str = "",
     delay_s: float = 0.0,
     faults: Iterable[Fault] = (),
+    tls: Tls | None = None,
     on_ready: Callable[[DevCluster], None] | None = None,
     stop: threading.Event | None = None,
 ) -> None:
@@ -40,6 +42,7 @@ def serve(
         token: if not empty, requests without it are refused.
         delay_s: answer every GET this many seconds later.
         faults: what goes wrong (`parse_fault`).
+        tls: if given, the cluster speaks TLS.
         on_ready: told the running cluster once it serves; the place to print its endpoint.
         stop: ends the serving from another thread.
 
@@ -53,7 +56,7 @@ def serve(
     with (
         contextlib.suppress(KeyboardInterrupt),
         _terminable(),
-        DevCluster(targets, serve={name: path}, token=token, delay_s=delay_s, host=host, port=port) as cluster,
+        DevCluster(targets, serve={name: path}, token=token, delay_s=delay_s, host=host, port=port, tls=tls) as cluster,
     ):
         for fault in faults:
             cluster.add_fault(fault)

@@ -14,18 +14,19 @@ _PRIMARY = 2  # flag of the primary proxy (recorded: 002)
 
 
 class Node(msgspec.Struct, frozen=True):
-    """One node of the cluster: its id, where clients reach it, and its state flags."""
+    """One node of the cluster: its id, where clients reach it and how, and its state flags."""
 
     id: str
     host: str
     port: int
     is_proxy: bool = False
     flags: int = 0
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
         """The node's base URL."""
-        return f"http://{self.host}:{self.port}"
+        return f"{self.scheme}://{self.host}:{self.port}"
 
     @property
     def label(self) -> str:

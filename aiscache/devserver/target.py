@@ -32,14 +32,15 @@ class TargetApplication(NodeApplication):
     Args:
         number: the target's number.
         token: if not empty, requests without it are refused.
+        peers: connections to the other nodes.
         directory: where bodies that are put are kept; in memory without it.
     """
 
-    def __init__(self, number: int, token: str, directory: str = "") -> None:
+    def __init__(self, number: int, token: str, peers: Peers, directory: str = "") -> None:
         super().__init__(number, token)
         self.buckets: dict[str, Bucket] = {}
         self.etls: dict[str, str] = {}
-        self.peers = Peers()
+        self.peers = peers
         self._directory = directory
         self._files = 0
         self._methods: dict[str, Callable[[Request, Bucket, str], _Answer]] = {

@@ -20,12 +20,15 @@ class Topology:
     Args:
         members: the targets in order, then the proxy; all are told of each change.
         host: the address at which clients reach them.
+        scheme: how clients reach them: "http" or "https".
         uuid: the cluster's id.
     """
 
-    def __init__(self, members: list[Member], *, host: str, uuid: str) -> None:
+    def __init__(self, members: list[Member], *, host: str, scheme: str, uuid: str) -> None:
         self._members = members
-        *targets, proxy = [Node(member.id, host, member.port, is_proxy=member is members[-1]) for member in members]
+        *targets, proxy = [
+            Node(member.id, host, member.port, is_proxy=member is members[-1], scheme=scheme) for member in members
+        ]
         self.nodes = targets  # all there ever were, in the order of their numbers
         created = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
         self._adopt(ClusterMap(uuid, len(members), created, proxy, tuple(targets)))

@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from aistore.sdk import Client
 
+from aiscache import AISMapDataset, Cache
+from aiscache.origin import Origin
+from tests.certificates import Certificates
 from tests.cli.program import Running, environment, run
 
 
@@ -37,6 +41,18 @@ def test_the_snippet_works_and_ctrl_c_ends_it(group: bool, files: Path, tmp_path
             assert done.stdout == "2 objects, the first is a.txt\n", done.stderr
         assert server.interrupt(group=group) == (0, "")
         assert server.left_behind() == []
+
+
+def test_over_tls(files: Path, tmp_path: Path, certificates: Certificates) -> None:
+    with Running("serve", files, "--tls-cert", certificates.server) as server:
+        told = server.read_until("Ctrl-C")
+        assert f"set AIS_CLIENT_CA to the certificate of the authority that issued {certificates.server}" in told
+        endpoint = told.partition("endpoint")[2].split()[0]
+        client = Client(endpoint, ca_cert=certificates.ca)
+        with Cache(tmp_path / "cache", capacity="10MB") as cache:
+            assert list(AISMapDataset(client.bucket("my-files"), cache=cache))[0] == ("a.txt", b"a.txt")
+        Origin.close_all()
+        assert server.interrupt(group=True) == (0, "")
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(files: Path) -> None:
