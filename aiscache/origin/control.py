@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiscache.errors import AuthenticationError, BucketNotFoundError, OriginError, OriginTimeoutError, UnreachableError
+from aiscache.origin.certificates import certificate_advice
 from aiscache.origin.settings import OriginSettings
 
 
@@ -18,7 +19,7 @@ def request_client(settings: OriginSettings) -> Any:
     from aistore.sdk.request_client import RequestClient
     from aistore.sdk.retry_config import NETWORK_RETRY_EXCEPTIONS, RetryConfig
     from aistore.sdk.session_manager import SessionManager
-    from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+    from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
     from urllib3.util.retry import Retry
 
     policy = settings.retry
@@ -26,18 +27,22 @@ def request_client(settings: OriginSettings) -> Any:
     def wait(state: RetryCallState) -> float:
         return policy.network_delay_s(state.attempt_number) or 0.0
 
+    def worth_a_retry(error: BaseException) -> bool:
+        return isinstance(error, NETWORK_RETRY_EXCEPTIONS) and not certificate_advice(str(error))
+
     http_retry = Retry(
         total=policy.status_retries,
         backoff_factor=policy.backoff_s,
         status_forcelist=policy.statuses,
         connect=0,
         read=0,
+        other=0,
         respect_retry_after_header=policy.respect_retry_after,
     )
     network_retry = Retrying(
         stop=stop_after_attempt(policy.network_attempts),
         wait=wait,
-        retry=retry_if_exception_type(NETWORK_RETRY_EXCEPTIONS),
+        retry=retry_if_exception(worth_a_retry),
         reraise=True,
     )
     sessions = SessionManager(
@@ -94,12 +99,14 @@ def _timed_out(error: Exception, what: str, endpoint: str) -> OriginError:
 
 
 def _unreachable(error: Exception, what: str, endpoint: str) -> OriginError:
-    advice = "check that the cluster is up and that the endpoint is right"
+    advice = certificate_advice(str(error)) or "check that the cluster is up and that the endpoint is right"
     return UnreachableError(f"no connection to {endpoint} for {what}: {error}; {advice}", endpoint=endpoint)
 
 
 def _other(error: Exception, what: str, endpoint: str) -> OriginError:
-    return OriginError(f"{what} could not be read from {endpoint}: {type(error).__name__}: {error}", endpoint=endpoint)
+    advice = certificate_advice(str(error))
+    text = f"{what} could not be read from {endpoint}: {type(error).__name__}: {error}{'; ' if advice else ''}{advice}"
+    return OriginError(text, endpoint=endpoint)
 
 
 # By name, most special first, so that the table needs no import of the SDK.

@@ -17,12 +17,14 @@ from aiscache.errors import (
     OriginTimeoutError,
     UnreachableError,
 )
+from aiscache.origin.certificates import certificate_advice
 from aiscache.origin.failures import BAD_CHECKSUM_CODE, Refusal, error_of
 from aiscache.origin.outcome import Arrived, Broken, Changed, Corrupt, Outcome, Redirected, Refused
 from aiscache.origin.policy import RetryPolicy
 from aiscache.origin.task import MAP, Task
 
 MAX_HOPS = 5
+_LOOK = "check that the cluster is up and that this machine may reach its targets"
 _LOCKED = 409  # AIS fetches the object from its cloud at this moment (the SDK's ErrGETConflict)
 
 
@@ -115,10 +117,10 @@ class Judge:
             return AskProxy(0.0 if task.direct else delay_s, stale_map=True)
         kind = OriginTimeoutError if outcome.timed_out else UnreachableError
         tries = f"{task.attempts} tries" if task.attempts != 1 else "1 try"
-        advice = "" if outcome.final else "; check that the cluster is up and that this machine may reach its targets"
+        advice = certificate_advice(outcome.message) if outcome.final else _LOOK
         text = (
             f"{task.label} could not be read from the cluster at {self.endpoint} in {tries}: "
-            f"{outcome.message} (asked {task.node}){advice}"
+            f"{outcome.message} (asked {task.node}){'; ' if advice else ''}{advice}"
         )
         return Failed(kind(text, **_details(task)))
 

@@ -14,6 +14,7 @@ import msgspec
 from aiscache.errors import OriginError
 from aiscache.origin.control import translate
 from aiscache.origin.names import BucketName, quoted
+from aiscache.origin.settings import OriginSettings
 
 PROPS = "name,size,checksum,version"
 
@@ -36,17 +37,17 @@ class _Page(msgspec.Struct):
 _DECODER = msgspec.msgpack.Decoder(_Page)
 
 
-def list_pages(client: Any, bucket: BucketName, *, prefix: str = "", endpoint: str) -> Iterator[list[Entry]]:
+def list_pages(client: Any, bucket: BucketName, *, prefix: str = "", settings: OriginSettings) -> Iterator[list[Entry]]:
     """Yield the pages of a listing in the cluster's order; OriginError and its kin on failure."""
     uuid = token = ""
     while True:
-        page = _page(client, bucket, message=_message(prefix, uuid=uuid, token=token), endpoint=endpoint)
+        page = _page(client, bucket, message=_message(prefix, uuid=uuid, token=token), settings=settings)
         if page.Entries:
             yield page.Entries
         if not page.ContinuationToken:
             return
         if page.ContinuationToken == token:
-            raise OriginError(f"the listing of {bucket.url} by {endpoint} does not move on from {token!r}")
+            raise OriginError(f"the listing of {bucket.url} by {settings.endpoint} does not move on from {token!r}")
         uuid, token = page.UUID, page.ContinuationToken
 
 
@@ -63,14 +64,17 @@ def _message(prefix: str, *, uuid: str, token: str) -> dict[str, Any]:
     return {"action": "list", "name": "", "value": value}
 
 
-def _page(client: Any, bucket: BucketName, *, message: dict[str, Any], endpoint: str) -> _Page:
+def _page(client: Any, bucket: BucketName, *, message: dict[str, Any], settings: OriginSettings) -> _Page:
+    endpoint = settings.endpoint
     params = {"provider": bucket.provider}
     if bucket.namespace:
         params["namespace"] = bucket.namespace
     headers = {"Accept": "application/msgpack"}
     try:
         path = f"buckets/{quoted(bucket.name)}"
-        body = client.request("GET", path=path, headers=headers, json=message, params=params).content
+        # Told with each request: `requests` lets REQUESTS_CA_BUNDLE win over what a session was told.
+        trust = {"verify": settings.ca or settings.verify}
+        body = client.request("GET", path=path, headers=headers, json=message, params=params, **trust).content
     except Exception as error:
         raise translate(error, what=f"bucket {bucket.url}", endpoint=endpoint) from error
     try:

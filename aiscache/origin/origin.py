@@ -204,7 +204,7 @@ class Origin:
 
         if self._control is None:
             self._control = request_client(self.settings)
-        return list_pages(self._control, bucket, prefix=prefix, endpoint=self.settings.endpoint)
+        return list_pages(self._control, bucket, prefix=prefix, settings=self.settings)
 
     # ---- connections
 

@@ -15,6 +15,7 @@ from typing import IO, Any
 import pycurl
 
 from aiscache.checksums import Hasher, is_known, new_hasher
+from aiscache.origin.certificates import certificate_advice
 from aiscache.origin.failures import Refusal
 from aiscache.origin.fetched import Sink
 from aiscache.origin.head import Head, difference, parse_head
@@ -218,7 +219,7 @@ class Wire:
         return Broken(
             text,
             timed_out=code == pycurl.E_OPERATION_TIMEDOUT,
-            final=code in _FINAL_CODES,
+            final=code in _FINAL_CODES or bool(certificate_advice(text)),
             connected=code not in _CONNECT_CODES,
         )
 
