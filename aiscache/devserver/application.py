@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aiscache.devserver import counters
-from aiscache.devserver.errors import AisError, describe
+from aiscache.devserver.errors import AisError, describe, no_object
 from aiscache.devserver.faults import OBJECT_METHODS, Fault, FaultTable
 from aiscache.devserver.messages import Delivery, Request, Response
 from aiscache.devserver.smap import Placement
@@ -79,7 +79,8 @@ class NodeApplication:
             if not intra:
                 self._authorise(request)
                 fault = self.faults.strike(kind, route.bucket, route.names) if self.faults else None
-                _fail(fault)
+                if fault is not None:
+                    self._fail(fault, route, request)
                 if fault is not None and route.obey is not None:
                     route.obey(fault)
             response = route.handler()
@@ -121,11 +122,22 @@ class NodeApplication:
             delay_s + fault.delay_s,
             fault.truncate_at,
             fault.reset_at,
+            fault.stall_at,
             fault.flip_byte_at,
             fault.wrong_length,
             fault.bytes_per_s,
             fault.alters_body(),
         )
+
+    def _fail(self, fault: Fault, route: Route, request: Request) -> None:
+        """Answer with what a fault has instead of the request's own answer, if it has."""
+        if fault.redirect_to is not None:
+            where = fault.redirect_to.rstrip("/") + request.target.decode("latin-1")
+            raise AisError(301 if request.method == "GET" else 307, "fault: moved", headers=(("Location", where),))
+        if fault.status == 404 and route.kind in OBJECT_METHODS:
+            raise no_object(self.me.label, f"ais://{route.bucket}/{route.names[0]}")
+        if fault.status is not None:
+            raise AisError(fault.status, f"fault: status {fault.status}", tcode="ErrFault")
 
     def _authorise(self, request: Request) -> None:
         """Refuse a request without the token.
@@ -193,11 +205,6 @@ def _guess(request: Request) -> str:
     if path.startswith("/v1/buckets"):
         return "LIST" if request.method == "GET" else "BUCKET"
     return "BATCH" if path.startswith("/v1/ml/moss") else "OTHER"
-
-
-def _fail(fault: Fault | None) -> None:
-    if fault is not None and fault.status is not None:
-        raise AisError(fault.status, f"fault: status {fault.status}", tcode="ErrFault")
 
 
 def json_response(told: Any, *, status: int = 200) -> Response:

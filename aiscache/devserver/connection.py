@@ -229,11 +229,14 @@ class Connection(asyncio.Protocol):
         announced = delivery.wrong_length if delivery.wrong_length is not None else len(body)
         if not framed:
             response.length = announced
-        cut = delivery.truncate_at if delivery.truncate_at is not None else delivery.reset_at
+        cuts = (delivery.truncate_at, delivery.reset_at, delivery.stall_at)
+        cut = next((size for size in cuts if size is not None), None)
         self._transport.write(head(request, response))
         if framed:
             self._transport.write(b"%x\r\n" % announced)
         await self._drip(response, body if cut is None else body[:cut], delivery.bytes_per_s)
+        if delivery.stall_at is not None:
+            await asyncio.Event().wait()  # until the client gives up, which cancels us
         if delivery.reset_at is not None:
             self._reset()
         elif framed and cut is None:

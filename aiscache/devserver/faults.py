@@ -32,10 +32,12 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         target: the node to strike: a target's number, or -1 for the proxy (which then fails instead of redirecting);
             without it, whichever node answers.
         count: how often to strike before the fault is spent; without it, for ever.
-        status: answer this HTTP status with AIStore's error body.
+        status: answer this HTTP status with AIStore's error body; 404 for an object says that it is missing.
+        redirect_to: redirect to the same path under this URL, as in `http://127.0.0.1:9`.
         delay_s: wait before the answer.
         truncate_at: send this much of the body, then close the connection in good order.
         reset_at: send this much of the body, then reset the connection.
+        stall_at: send this much of the body, then nothing more; the connection stays open.
         flip_byte_at: invert the byte at this offset of the body (a negative offset counts from its end).
         wrong_length: announce this `Content-Length`, send the whole body, then close.
         bytes_per_s: send the body this slowly.
@@ -50,9 +52,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     target: int | None = None
     count: int | None = None
     status: int | None = None
+    redirect_to: str | None = None
     delay_s: float = 0.0
     truncate_at: int | None = None
     reset_at: int | None = None
+    stall_at: int | None = None
     flip_byte_at: int | None = None
     wrong_length: int | None = None
     bytes_per_s: int | None = None
@@ -66,7 +70,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"count={self.count}: must be at least 1")
         if self.status is not None and not 100 <= self.status <= 599:
             raise ValueError(f"status={self.status}: must be an HTTP status")
-        for field in ("delay_s", "truncate_at", "reset_at", "wrong_length", "list_drop"):
+        for field in ("delay_s", "truncate_at", "reset_at", "stall_at", "wrong_length", "list_drop"):
             if (getattr(self, field) or 0) < 0:
                 raise ValueError(f"{field}={getattr(self, field)}: must not be negative")
         if self.bytes_per_s is not None and self.bytes_per_s < 1:
@@ -93,7 +97,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
     def alters_body(self) -> bool:
         """Whether the body, or the way it is sent, differs."""
-        fields = (self.truncate_at, self.reset_at, self.flip_byte_at, self.wrong_length, self.bytes_per_s)
+        fields = (
+            self.truncate_at, self.reset_at, self.stall_at, self.flip_byte_at, self.wrong_length, self.bytes_per_s
+        )  # fmt: skip
         return any(field is not None for field in fields)
 
     def drop(self, names: list[str]) -> set[str]:

@@ -57,6 +57,7 @@ class Delivery:
     delay_s: float = 0.0
     truncate_at: int | None = None
     reset_at: int | None = None
+    stall_at: int | None = None
     flip_byte_at: int | None = None
     wrong_length: int | None = None
     bytes_per_s: int | None = None

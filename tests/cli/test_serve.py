@@ -50,7 +50,7 @@ def test_over_tls(files: Path, tmp_path: Path, certificates: Certificates) -> No
         endpoint = told.partition("endpoint")[2].split()[0]
         client = Client(endpoint, ca_cert=certificates.ca)
         with Cache(tmp_path / "cache", capacity="10MB") as cache:
-            assert list(AISMapDataset(client.bucket("my-files"), cache=cache))[0] == ("a.txt", b"a.txt")
+            assert next(iter(AISMapDataset(client.bucket("my-files"), cache=cache))) == ("a.txt", b"a.txt")
         Origin.close_all()
         assert server.interrupt(group=True) == (0, "")
 

@@ -103,6 +103,27 @@ def test_wrong_length(dev_cluster: DevCluster, objects: str) -> None:
         get(dev_cluster, objects)
 
 
+def test_stalled(dev_cluster: DevCluster, objects: str) -> None:
+    dev_cluster.fault(objects, "o0", stall_at=5)
+    with connect(dev_cluster.targets[dev_cluster.owner(objects, "o0")]) as client:
+        send(client, "GET", f"/v1/objects/{objects}/o0")
+        got = b""
+        while not got.endswith(b"\r\n\r\n" + DATA[:5]):
+            got += client.recv(10_000)
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+    dev_cluster.clear_faults()
+    assert get(dev_cluster, objects).body == DATA
+
+
+def test_redirected_elsewhere(dev_cluster: DevCluster, objects: str) -> None:
+    dev_cluster.fault(objects, "o0", target=-1, redirect_to="http://127.0.0.1:9/")
+    answer = ask(dev_cluster.endpoint, "GET", f"/v1/objects/{objects}/o0?provider=ais")
+    assert answer.status == 301
+    assert answer.headers["Location"] == f"http://127.0.0.1:9/v1/objects/{objects}/o0?provider=ais"
+
+
 def test_slow_drip(dev_cluster: DevCluster, objects: str) -> None:
     dev_cluster.fault(objects, bytes_per_s=len(DATA) * 10, count=1)
     start = time.monotonic()
