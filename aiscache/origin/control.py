@@ -6,12 +6,13 @@ network policy when its client is pickled. The import of the SDK is paid here, b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 from aiscache.errors import AuthenticationError, BucketNotFoundError, OriginError, OriginTimeoutError, UnreachableError
 from aiscache.origin.certificates import certificate_advice
-from aiscache.origin.settings import OriginSettings
+from aiscache.origin.settings import LEAST_RATE, OriginSettings
 
 
 def request_client(settings: OriginSettings) -> Any:
@@ -60,6 +61,39 @@ def request_client(settings: OriginSettings) -> Any:
     )
 
 
+def bounded(settings: OriginSettings) -> dict[str, Any]:
+    """Return what to pass with a request so that its body ends: a read timeout lets one through that trickles in."""
+
+    def bound(response: Any, **_: object) -> None:
+        response.raw = _BoundedBody(response.raw, settings)
+
+    return {"hooks": {"response": bound}}
+
+
+class _BoundedBody:
+    """A `urllib3` response whose body must come at `LEAST_RATE`, but for the time that an attempt may take at all."""
+
+    def __init__(self, raw: Any, settings: OriginSettings) -> None:
+        self._raw = raw
+        self._settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def stream(self, size: int, decode_content: bool | None = None) -> Iterator[bytes]:
+        """Yield the body as it comes, at most `size` bytes at a time; what it raises becomes an error of requests'."""
+        from urllib3.exceptions import ReadTimeoutError
+
+        began, received = monotonic(), 0
+        while piece := self._raw.read1(size, decode_content=decode_content):
+            received += len(piece)
+            if monotonic() - began > self._settings.attempt_s + received / LEAST_RATE:
+                text = f"{received:,} bytes came in {monotonic() - began:.1f} s"
+                self._raw.close()
+                raise ReadTimeoutError(self._raw._pool, self._raw.url, text)
+            yield piece
+
+
 def _certificate(settings: OriginSettings) -> Any:
     return settings.client_cert[0] if len(settings.client_cert) == 1 else settings.client_cert or None
 
@@ -98,6 +132,13 @@ def _timed_out(error: Exception, what: str, endpoint: str) -> OriginError:
     return OriginTimeoutError(f"{endpoint} did not answer in time for {what}: {error}", endpoint=endpoint)
 
 
+def _broken(error: Exception, what: str, endpoint: str) -> OriginError:
+    """Tell apart what requests calls a ConnectionError: no connection, and silence once there was one."""
+    causes = [error, *error.args, *(getattr(cause, "reason", None) for cause in error.args)]
+    silent = any(type(cause).__name__ == "ReadTimeoutError" for cause in causes)
+    return (_timed_out if silent else _unreachable)(error, what, endpoint)
+
+
 def _unreachable(error: Exception, what: str, endpoint: str) -> OriginError:
     advice = certificate_advice(str(error)) or "check that the cluster is up and that the endpoint is right"
     return UnreachableError(f"no connection to {endpoint} for {what}: {error}; {advice}", endpoint=endpoint)
@@ -116,5 +157,5 @@ _TABLE: tuple[tuple[str, Callable[[Exception, str, str], OriginError]], ...] = (
     ("APIRequestError", _refused),
     ("Timeout", _timed_out),
     ("RetryError", _other),
-    ("ConnectionError", _unreachable),
+    ("ConnectionError", _broken),
 )

@@ -2,7 +2,8 @@
 
 A target asked directly is believed only when it delivers. Whatever else it says (404: the wrong target and a missing
 object look the same; another version: an old owner in maintenance serves stale bytes), the proxy is asked once more
-before an error is made of it.
+before an error is made of it. Where the proxy was asked first, it is asked twice: during a rebalance it too sends us to
+targets that do not have the object yet, or have an old version of it.
 """
 
 from __future__ import annotations
@@ -100,8 +101,9 @@ class Judge:
         elif refusal.status == _LOCKED:
             task.network_failures += 1
             delay_s = self.policy.network_delay_s(task.network_failures)
-        elif task.direct:
-            return AskProxy(stale_map=True)
+        elif task.direct or (refusal.status == 404 and task.denials == 0):
+            task.denials += 1
+            return AskProxy(stale_map=task.direct)
         if delay_s is not None:
             return AskProxy(delay_s)
         if task.verb == MAP and refusal.status not in (401, 403):
@@ -137,8 +139,9 @@ class Judge:
         return Failed(ChecksumMismatchError(text, expected=outcome.expected, found=outcome.found, **details))
 
     def _changed(self, task: Task, difference: str) -> Step:
-        if task.direct:
-            return AskProxy(stale_map=True)
+        task.denials += 1
+        if task.direct or task.denials == 1:
+            return AskProxy(stale_map=task.direct)
         text = (
             f"{task.label} changed on the cluster at {self.endpoint} since it was listed: {difference}; "
             "make the dataset anew to read the new version"

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from aiscache.errors import OriginError
-from aiscache.origin.control import translate
+from aiscache.origin.control import bounded, translate
 from aiscache.origin.names import BucketName, quoted
 from aiscache.origin.settings import OriginSettings
 
@@ -65,19 +65,26 @@ def _message(prefix: str, *, uuid: str, token: str) -> dict[str, Any]:
 
 
 def _page(client: Any, bucket: BucketName, *, message: dict[str, Any], settings: OriginSettings) -> _Page:
-    endpoint = settings.endpoint
+    """Ask for a page; as with an object, one that came damaged is asked for once more."""
+    damage: Exception | None = None
+    for _ in range(2):
+        body = _request(client, bucket, message=message, settings=settings)
+        try:
+            return _DECODER.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            damage = error
+    raise OriginError(f"the listing of {bucket.url} by {settings.endpoint} cannot be read: {damage}") from damage
+
+
+def _request(client: Any, bucket: BucketName, *, message: dict[str, Any], settings: OriginSettings) -> bytes:
     params = {"provider": bucket.provider}
     if bucket.namespace:
         params["namespace"] = bucket.namespace
-    headers = {"Accept": "application/msgpack"}
+    # Told with each request: `requests` lets REQUESTS_CA_BUNDLE win over what a session was told.
+    options = {"verify": settings.ca or settings.verify, "headers": {"Accept": "application/msgpack"}}
+    path = f"buckets/{quoted(bucket.name)}"
     try:
-        path = f"buckets/{quoted(bucket.name)}"
-        # Told with each request: `requests` lets REQUESTS_CA_BUNDLE win over what a session was told.
-        trust = {"verify": settings.ca or settings.verify}
-        body = client.request("GET", path=path, headers=headers, json=message, params=params, **trust).content
+        response = client.request("GET", path, json=message, params=params, **options, **bounded(settings))
+        return bytes(response.content)
     except Exception as error:
-        raise translate(error, what=f"bucket {bucket.url}", endpoint=endpoint) from error
-    try:
-        return _DECODER.decode(body)
-    except msgspec.DecodeError as error:
-        raise OriginError(f"the listing of {bucket.url} by {endpoint} cannot be read: {error}") from error
+        raise translate(error, what=f"bucket {bucket.url}", endpoint=settings.endpoint) from error

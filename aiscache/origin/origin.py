@@ -26,8 +26,8 @@ from aiscache.origin.fetched import Fetched, HeapSink, Sink
 from aiscache.origin.listing import Entry, list_pages
 from aiscache.origin.names import BucketName, is_cleaned, object_path
 from aiscache.origin.routes import Routes
-from aiscache.origin.run import LEAST_RATE, Run, map_task
-from aiscache.origin.settings import OriginSettings
+from aiscache.origin.run import Run, map_task
+from aiscache.origin.settings import LEAST_RATE, OriginSettings
 from aiscache.origin.task import GET, HEAD, Task
 
 _IDLE_ENGINES = 4

@@ -21,12 +21,11 @@ from aiscache.origin.engine import Engine
 from aiscache.origin.fetched import Sink
 from aiscache.origin.outcome import Broken, Outcome
 from aiscache.origin.routes import Routes
-from aiscache.origin.settings import OriginSettings
+from aiscache.origin.settings import LEAST_RATE, OriginSettings
 from aiscache.origin.task import MAP, Task
 from aiscache.origin.wire import Wire
 
 _SWEEP_S = 0.25
-LEAST_RATE = 4096  # bytes per second: a transfer slower than this, retries included, is stuck
 
 _log = logging.getLogger("aiscache")
 
@@ -41,7 +40,8 @@ class Run:
         self._judge = Judge(settings.retry, settings.endpoint)
         self._sink = sink
         self._in_flight = max(1, in_flight)
-        self._active: dict[Wire, list[float]] = {}  # wire -> [progress when last looked at, when it last moved]
+        # wire -> [progress when last looked at, when it last moved, when it began]
+        self._active: dict[Wire, list[float]] = {}
         self._waiting: list[tuple[float, int, Task]] = []
         self._ended: deque[Task] = deque()
         self._order = count()
@@ -95,7 +95,8 @@ class Run:
     def _start(self, task: Task) -> None:
         wire = self._engine.wire()
         wire.start(task, self._sink)
-        self._active[wire] = [0, self.now()]
+        now = self.now()
+        self._active[wire] = [0, now, now]
         self._engine.multi.add_handle(wire.curl)
 
     def _turn(self) -> None:
@@ -162,16 +163,18 @@ class Run:
             self._start(task)
 
     def _sweep(self, now: float) -> None:
-        """End what does not move, and what has used up all of its time."""
+        """End what does not move, what only trickles in, and what has used up all of its time."""
         self._next_sweep = now + _SWEEP_S
         for wire, seen in list(self._active.items()):
             task, progress = wire.task, wire.progress()
             if progress != seen[0]:
-                seen[:] = [progress, now]
+                seen[:2] = [progress, now]
             limit_s = self._settings.read_timeout_s if progress else self._settings.attempt_s
             rescue_s = wire.received / LEAST_RATE
             if now - seen[1] > limit_s:
                 self._end(wire, wire.silent(limit_s))
+            elif now - seen[2] > self._settings.attempt_s + rescue_s:
+                self._end(wire, wire.slow(now - seen[2]))
             elif now > task.deadline + rescue_s:
                 received = wire.received
                 del self._active[wire]

@@ -11,6 +11,7 @@ from aiscache.origin.policy import RetryPolicy, policy_of
 
 # A user may switch a timeout off; then this many seconds without a byte still end an attempt.
 NO_TIMEOUT_S = 600.0
+LEAST_RATE = 4096  # bytes per second: a transfer slower than this, retries included, is stuck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ class Task:
     """The state of one request. `path` is relative to the node; `url` is set while a redirect is followed."""
 
     __slots__ = (
-        "attempts", "buffer", "deadline", "direct", "doubts", "error", "head", "hops", "index", "network_failures",
-        "node", "owner", "path", "ref", "refusals", "size", "url", "verb", "verified",
+        "attempts", "buffer", "deadline", "denials", "direct", "doubts", "error", "head", "hops", "index",
+        "network_failures", "node", "owner", "path", "ref", "refusals", "size", "url", "verb", "verified",
     )  # fmt: skip
 
     def __init__(self, verb: str, path: str, *, index: int, ref: ObjectRef, deadline: float) -> None:
@@ -32,7 +32,8 @@ class Task:
         self.hops = 0
         self.network_failures = 0
         self.refusals = 0
-        self.doubts = 0
+        self.doubts = 0  # how often the bytes were not what their checksum is of
+        self.denials = 0  # how often it was said to be missing, or another version
         self.buffer: memoryview | None = None
         self.size = 0
         self.head: Head | None = None

@@ -210,6 +210,10 @@ class Wire:
         )
         return Broken(got, timed_out=True, connected=connected)
 
+    def slow(self, elapsed_s: float) -> Broken:
+        """The outcome of a request that the caller gives up because its body does not come at `LEAST_RATE`."""
+        return Broken(f"only {self.received:,} bytes came in {elapsed_s:.3g} s", timed_out=True)
+
     def _broken(self, code: int, message: str) -> Broken:
         text = message or self.curl.errstr() or f"libcurl error {code}"
         head = self._head
