@@ -14,6 +14,7 @@ not be closed, here or in a child, in the middle of one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -40,6 +41,11 @@ ROWS = {b"entries": (16, ENTRY.size), b"segments": (_ID.size, _ROW.size), b"meta
 """The bytes of a key (0: any) and of a value of each table."""
 
 _MAX_READERS = 4096
+_READER_BYTES, _LOCK_HEADER_BYTES = 64, 256
+_READERS = max(120, 4 * (os.cpu_count() or 1))  # at once; a process is one for some microseconds at a time
+
+
+_open_lock_files: set[tuple[int, int]] = set()  # device and inode
 
 
 class Entry(NamedTuple):
@@ -69,8 +75,11 @@ class SegmentRow:
 class Index:
     """The tables, in the caller's transactions: `read()` and `write()` give one, the methods take it."""
 
+    _lock_file = (0, 0)  # device and inode of LMDB's lock file, where we saw to its space
+
     def __init__(self, path: Path, *, map_bytes: int) -> None:
         self.path = path
+        self._lock_file = _allocate_readers(path / "lock.mdb")
         self._env = lmdb.open(
             str(path),
             map_size=map_bytes,
@@ -83,6 +92,7 @@ class Index:
             meminit=False,
             mode=0o600,
         )
+        _open_lock_files.add(self._lock_file)
         self.forget_dead_readers()
         self.entries = self._env.open_db(b"entries")
         self._segments = self._env.open_db(b"segments")
@@ -94,6 +104,7 @@ class Index:
         """Close the environment when the transactions of other threads have ended."""
         with self._writing, self._reading:
             self._env.close()
+            _open_lock_files.discard(self._lock_file)
 
     def make_whole(self) -> bool:
         """Make the data file as long as its last page asks for; return whether it was shorter."""
@@ -150,7 +161,7 @@ class Index:
         with self._reading:
             try:
                 transaction = self._env.begin(self.entries)
-            except lmdb.MapResizedError:
+            except (lmdb.MapResizedError, lmdb.ReadersFullError):
                 transaction = self._begin(write=False, db=self.entries)
             value: bytes | None = transaction.get(key)
             transaction.abort()
@@ -182,6 +193,9 @@ class Index:
             return self._env.begin(db, write=write)
         except lmdb.MapResizedError:  # another process opened the index with a larger map and filled it
             self._env.set_mapsize(0)
+            return self._env.begin(db, write=write)
+        except lmdb.ReadersFullError:  # perhaps of processes that were killed while they read
+            self.forget_dead_readers()
             return self._env.begin(db, write=write)
 
     def entry(self, transaction: Any, key: bytes) -> Entry | None:
@@ -281,3 +295,26 @@ def _wrong_length(value: bytes) -> lmdb.Error:
 
 def _reserved_name(tier: int) -> bytes:
     return b"reserved/%d" % tier
+
+
+def _allocate_readers(path: Path) -> tuple[int, int]:
+    """Make sure of the space for the table of readers: LMDB maps that file, and only makes it long enough.
+
+    On a full file system the first touch of one of its pages would be a SIGBUS. Returns device and inode.
+
+    Never while this process has the environment open: LMDB's locks on this file are of the kind that a process loses
+    when it closes any descriptor of the file, and who then opens the environment finds nobody there, and makes the
+    mutexes anew under those who use them.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        told = path.stat()
+        if (told.st_dev, told.st_ino) in _open_lock_files:
+            return told.st_dev, told.st_ino
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        told = os.fstat(fd)
+        wanted = _LOCK_HEADER_BYTES + _READERS * _READER_BYTES
+        os.posix_fallocate(fd, 0, min(wanted, told.st_size or wanted))  # its length is LMDB's to say
+    finally:
+        os.close(fd)
+    return told.st_dev, told.st_ino

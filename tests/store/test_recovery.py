@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aiscache.errors import CacheDirectoryError
 from aiscache.store.index import OPEN, SEALED, SUSPECT
 from tests.store.objects import Blob, blobs, disk_usage, opened, segment_files
 from tests.store.peer import Peer
@@ -235,6 +236,19 @@ def test_repair_beside_a_writer_loses_neither_its_segment_nor_its_objects(place:
         store.sweep(lambda records: [False] * len(records))
         reserved = sum(used for used, _ in store.usage().values())
         assert reserved == sum(file.stat().st_blocks * 512 for file in segment_files(place))
+
+
+def test_a_second_open_of_one_index_does_not_break_the_locks_of_the_first(disk: Path, tmp_path: Path) -> None:
+    """By a link, so that the registry takes it for another cache: LMDB refuses, and other processes still see us."""
+    (tmp_path / "link").symlink_to(disk)
+    with opened(disk, "50MB") as store:
+        Blob("a").put(store)
+        with pytest.raises(CacheDirectoryError, match="cannot be opened"), opened(tmp_path / "link"):
+            pass
+        posix_locks = [line for line in Path("/proc/locks").read_text().splitlines() if f" {os.getpid()} " in line]
+        inode = str((disk / "index" / "lock.mdb").stat().st_ino)
+        assert any(line.split()[5].endswith(f":{inode}") for line in posix_locks)
+        assert Blob("a").is_right(store)
 
 
 def test_what_was_evicted_may_come_back_by_repair_but_right(disk: Path) -> None:
