@@ -108,9 +108,10 @@ def test_another_format(disk: Path, text: str) -> None:
         Directory(disk)
 
 
-def test_a_format_file_that_its_maker_had_no_time_to_fill(disk: Path) -> None:
+@pytest.mark.parametrize("begun", ["", "a", "aiscache 1"])
+def test_a_format_file_that_its_maker_had_no_time_to_fill(disk: Path, begun: str) -> None:
     Directory(disk)
-    (disk / "format").write_text("")
+    (disk / "format").write_text(begun)
     Directory(disk)
     assert (disk / "format").read_text() == "aiscache 1\n"
 
