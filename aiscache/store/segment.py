@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
+from time import monotonic
 from typing import Any
 
 from aiscache.errors import CorruptError
@@ -24,6 +24,7 @@ from aiscache.store.mapping import Mapping
 from aiscache.store.tiers import Tier
 from aiscache.view import View
 
+_LOOK_S = 0.2  # how long a file is trusted to be as long as it was
 _STAGED_S = 0.05  # how long a staging segment stays mapped without a read, at least
 
 
@@ -33,13 +34,16 @@ class Segment:
     What is read from a `suspect` one is verified on each read. `tier` is what reads of it count as.
     """
 
-    __slots__ = ("_array", "_home", "_mapping", "_path", "_place", "_size", "hits", "segment_id", "suspect", "tier")
+    __slots__ = (
+        "_array", "_home", "_look_at", "_mapping", "_path", "_place", "_size", "hits", "segment_id", "suspect", "tier"
+    )  # fmt: skip
 
     def __init__(self, place: Tier, *, home: str, segment_id: int, suspect: bool) -> None:
         self._path = path = place.segment_path(segment_id)
         self._place = place.number
         self._home = home
         self._size = path.stat().st_size
+        self._look_at = monotonic() + _LOOK_S
         if self._size == 0:
             raise CorruptError(f"segment {path} is empty")
         self.segment_id = segment_id
@@ -60,8 +64,8 @@ class Segment:
         if array is None:
             return None
         end = offset + length
-        if end > self._size:
-            self._size = min(self._path.stat().st_size, len(array))  # the writer made it longer
+        if end > self._size or monotonic() > self._look_at:
+            self._look(len(array))
             if end > self._size:
                 raise CorruptError(f"{self._path} has {self._size} bytes, bytes {offset} to {end} are asked for")
         return array[offset:end]  # type: ignore[no-any-return]  # typing each slice would cost 0.1 us
@@ -69,10 +73,16 @@ class Segment:
     def view_at_hand(self, offset: int, length: int) -> View | None:
         """Return the bytes of a range if they need neither verifying nor a look at the file, None otherwise."""
         array, end = self._array, offset + length
-        if array is None or self.suspect or end > self._size:
+        if array is None or self.suspect or end > self._size or monotonic() > self._look_at:
             return None
         self.hits += 1
         return array[offset:end]  # type: ignore[no-any-return]  # as in `view`
+
+    def _look(self, mapped_bytes: int) -> None:
+        """Learn the file's length: its writer made it longer, or somebody cut it off, and touching it is a SIGBUS."""
+        self._look_at = monotonic() + _LOOK_S
+        with contextlib.suppress(FileNotFoundError):  # removed by force: what is mapped stays as long as it was
+            self._size = min(self._path.stat().st_size, mapped_bytes)
 
     def idle(self) -> bool:
         """Tell whether nothing was read since the last call; a use is noted in the file's times, for eviction."""
@@ -188,7 +198,7 @@ class MappedSegments:
 
     def trim_staged(self) -> None:
         """Unmap the staging segments that were not read for a moment: who staged them waits for the space."""
-        now = time.monotonic()
+        now = monotonic()
         if now - self._trimmed_at < _STAGED_S:
             return
         self._trimmed_at = now

@@ -137,7 +137,7 @@ class Space:
             return [writer for writer in writers if writer.pending]
 
     def forget(self, segment_id: int) -> None:
-        """Stop writing to a segment that was removed by force."""
+        """Stop writing to a segment that was removed by force, or by hand."""
         with self.lock:
             for number, writer in list(self._writers.items()):
                 if writer.segment_id == segment_id:
@@ -150,6 +150,9 @@ class Space:
         if SEGMENT_HEADER_BYTES + span > (tier.capacity_bytes or 0):
             return False
         writer = self._writers.get(tier.number)
+        if writer is not None and not writer.is_whole():
+            self.forget(writer.segment_id)
+            writer = None
         if writer is not None and writer.position + span > max(tier.segment_bytes, writer.allocated):
             self._retire(tier.number)
             writer = None

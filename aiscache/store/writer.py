@@ -99,6 +99,11 @@ class SegmentWriter:
         self._window = (start, size, memoryview(window))  # an older one lives on in the reservations that use it
         self.allocated = size
 
+    def is_whole(self) -> bool:
+        """Tell whether nobody removed the file or cut it off: writing to what is gone would be a SIGBUS; 0.6 us."""
+        told = os.fstat(self._fd)
+        return told.st_nlink > 0 and told.st_size >= self.allocated
+
     def take(self, *, key: bytes, digest: int, identity: bytes, length: int) -> Reservation:
         """Reserve the next record; the caller made sure that it fits into what is allocated."""
         offset, span = record_span(identity, length)
