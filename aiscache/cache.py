@@ -24,6 +24,7 @@ from aiscache.settings import CacheSettings, env_flag
 from aiscache.stats import CacheStats
 from aiscache.store import Record, Store, Swept
 from aiscache.store import registry as stores
+from aiscache.uninterrupted import Uninterrupted
 from aiscache.view import View
 
 
@@ -104,11 +105,12 @@ class Cache:
         if ref.size >= 0 and not ref.etl and ref.size != len(data):
             raise ConfigError(f"put of {len(data)} bytes as {ref.url}, which has {ref.size} bytes")
         store = self._require_store()
-        reservation = store.reserve(key=ref.key, digest=ref.digest, identity=pack_identity(ref), length=len(data))
-        if reservation is None:
-            return False
-        reservation.buffer[:] = data
-        store.publish([reservation])
+        with Uninterrupted():
+            reservation = store.reserve(key=ref.key, digest=ref.digest, identity=pack_identity(ref), length=len(data))
+            if reservation is None:
+                return False
+            reservation.buffer[:] = data
+            store.publish([reservation])
         return True
 
     def evict(self, bucket: Any = None, prefix: str = "", force: bool = False) -> Swept:
@@ -171,7 +173,7 @@ class Cache:
 
     def close(self) -> None:
         """Give up this handle; the last one of the process frees locks and mappings. Views that live stay valid."""
-        with stores.lock():
+        with stores.lock(), Uninterrupted():
             if self._opened is not None and self._generation == stores.generation():
                 stores.release(self._opened)
             self._opened, self._closed, self._generation = None, True, -1

@@ -21,6 +21,7 @@ from aiscache.keys import ObjectRef, pack_identity
 from aiscache.locks import ByteLocks
 from aiscache.origin import Fetched, Origin
 from aiscache.store import Reservation, Store
+from aiscache.uninterrupted import Uninterrupted
 from aiscache.view import View, own_view
 
 _LOG = logging.getLogger("aiscache")
@@ -64,18 +65,23 @@ class StoreSink:
 
     def open(self, index: int, size: int) -> memoryview:
         """Return the buffer for an object; a second call for the same one gives the first buffer back."""
-        self._give_up(index)
-        reservation = None
-        if self._store is not None:
-            ref, key, digest = self._wanted[index]
-            reservation = self._store.reserve(key=key, digest=digest, identity=pack_identity(ref), length=size)
-        if reservation is None:
-            return np.empty(size, np.uint8).data  # not zeroed, and mapped by the allocator if it is large
-        self._reserved[index] = reservation
-        return reservation.buffer
+        with Uninterrupted():
+            self._give_up(index)
+            reservation = None
+            if self._store is not None:
+                ref, key, digest = self._wanted[index]
+                reservation = self._store.reserve(key=key, digest=digest, identity=pack_identity(ref), length=size)
+            if reservation is not None:
+                self._reserved[index] = reservation
+                return reservation.buffer
+        return np.empty(size, np.uint8).data  # not zeroed, and mapped by the allocator if it is large
 
     def settle(self, arrived: Sequence[Fetched]) -> list[Outcome]:
         """Return each object as the caller may have it, or its error; publish together what lies in the store."""
+        with Uninterrupted():
+            return self._settle(arrived)
+
+    def _settle(self, arrived: Sequence[Fetched]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         kept: list[tuple[int, Reservation]] = []
         for fetched in arrived:
@@ -95,8 +101,9 @@ class StoreSink:
 
     def close(self) -> None:
         """Give back the space of all that did not arrive."""
-        for index in list(self._reserved):
-            self._give_up(index)
+        with Uninterrupted():
+            for index in list(self._reserved):
+                self._give_up(index)
 
     def _give_up(self, index: int) -> None:
         reservation = self._reserved.pop(index, None)

@@ -13,7 +13,7 @@ import aiscache
 
 PACKAGE = Path(aiscache.__file__).parent
 
-WORDS = {"errors", "log", "settings", "keys", "checksums", "locks", "stats", "view"}
+WORDS = {"errors", "log", "settings", "keys", "checksums", "locks", "stats", "uninterrupted", "view"}
 LAYERS = [
     WORDS,
     {"store", "origin", "manifest"},

@@ -27,6 +27,8 @@ from typing import Any, NamedTuple
 
 import lmdb
 
+from aiscache.uninterrupted import Uninterrupted
+
 ENTRY = Struct("<QQQQQ")
 _ROW = Struct("<BBxxxxxxQQ")
 _ID = Struct(">Q")  # big-endian, so that LMDB's order is the order of making
@@ -147,13 +149,13 @@ class Index:
     @contextmanager
     def write(self) -> Iterator[Any]:
         """Give a write transaction: all of it, or nothing if the block raises; 10 us."""
-        with self._writing, self._begin(write=True) as transaction:
+        with Uninterrupted(), self._writing, self._begin(write=True) as transaction:
             yield transaction
 
     @contextmanager
     def read(self) -> Iterator[Any]:
         """Give a read transaction; keep it short, as it keeps pages from being used again."""
-        with self._reading, self._begin(write=False) as transaction:
+        with Uninterrupted(), self._reading, self._begin(write=False) as transaction:
             yield transaction
 
     def value(self, key: bytes) -> bytes | None:

@@ -30,6 +30,7 @@ from aiscache.store.space import Space
 from aiscache.store.staging import Staging
 from aiscache.store.tiers import make_tiers
 from aiscache.store.writer import Reservation
+from aiscache.uninterrupted import Uninterrupted
 from aiscache.view import View, own_view
 
 _LOG = logging.getLogger("aiscache")
@@ -181,6 +182,12 @@ class Store:
         With `staging` that has the space where the cache itself has none.
         """
         self._check_open()
+        with Uninterrupted():
+            return self._reserve(key, digest, identity, length, staging)
+
+    def _reserve(
+        self, key: bytes, digest: int, identity: bytes, length: int, staging: Staging | None
+    ) -> Reservation | None:
         try:
             reservation = self._space.reserve(key=key, digest=digest, identity=identity, length=length)
             if reservation is None and staging is not None:
@@ -217,15 +224,17 @@ class Store:
 
     def publish(self, reservations: Sequence[Reservation]) -> list[View]:
         """Make filled reservations readable for all, in one transaction; return their bytes, read-only."""
-        self._enter(reservations)
-        views = [self._published(reservation) for reservation in reservations]
-        self._settle(reservations)
+        with Uninterrupted():
+            self._enter(reservations)
+            views = [self._published(reservation) for reservation in reservations]
+            self._settle(reservations)
         return views
 
     def keep(self, reservations: Sequence[Reservation]) -> None:
         """Make filled reservations readable for all, as `publish` does, without mapping what they lie in."""
-        self._enter(reservations)
-        self._settle(reservations)
+        with Uninterrupted():
+            self._enter(reservations)
+            self._settle(reservations)
 
     def _enter(self, reservations: Sequence[Reservation]) -> None:
         """Write the headers and the entries of reservations.
@@ -250,7 +259,8 @@ class Store:
     def give_up(self, reservation: Reservation) -> None:
         """Take back a reservation that was not published."""
         try:
-            self._space.give_up(reservation)
+            with Uninterrupted():
+                self._space.give_up(reservation)
         except (OSError, lmdb.Error) as error:
             self._complain("take back a reservation in", error)
 
@@ -267,11 +277,13 @@ class Store:
         """
         total = Swept()
         with self._failures("sweep"):
-            self._space.retire_all()
-            self._mapped.unmap_all()
-            self._reclaimer.adopt()
+            with Uninterrupted():
+                self._space.retire_all()
+                self._mapped.unmap_all()
+                self._reclaimer.adopt()
             for segment_id, row in self._reclaimer.rows().items():
-                swept = self._reclaimer.sweep(segment_id, row, drop, force=force)
+                with Uninterrupted():
+                    swept = self._reclaimer.sweep(segment_id, row, drop, force=force)
                 total += Swept(skipped=sum(drop(self._reclaimer.live(segment_id, row)))) if swept is None else swept
         self._count_evicted(total)
         return total
@@ -282,7 +294,8 @@ class Store:
 
     def trim(self) -> int:
         """Unmap the segments that were not read since the last trim and that no view holds."""
-        return self._mapped.trim()
+        with Uninterrupted():
+            return self._mapped.trim()
 
     def trim_staged(self) -> None:
         """Unmap staging segments that were not read for a moment and that no view holds; 0.1 us if there are none."""
@@ -434,7 +447,8 @@ class Store:
             row = self._index.segment(transaction, segment_id)
         segment = None
         if row is not None:
-            segment = self._mapped.map(segment_id, row.tier, suspect=row.state == SUSPECT)
+            with Uninterrupted():
+                segment = self._mapped.map(segment_id, row.tier, suspect=row.state == SUSPECT)
         if self._index.value(key) != value:
             return None
         if row is None or (segment is None and not self.segment_path(row.tier, segment_id).exists()):

@@ -1,0 +1,64 @@
+"""Ctrl-C waits for the end of a step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from aiscache.uninterrupted import Uninterrupted
+
+
+@pytest.fixture(autouse=True)
+def _handler_is_restored() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_comes_when_the_outermost_step_has_ended() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), Uninterrupted():  # noqa: PT012
+        with Uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append("inner")
+        done.append("outer")
+    assert done == ["inner", "outer"]
+
+
+def test_an_interrupt_is_not_lost_when_the_step_fails() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, Uninterrupted():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError("of the step")
+    assert isinstance(caught.value.__context__, ValueError)
+
+
+def test_without_an_interrupt_nothing_happens() -> None:
+    with Uninterrupted():
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    with pytest.raises(ValueError, match="of the step"), Uninterrupted():
+        raise ValueError("of the step")
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_a_disposition_that_is_no_function_is_left_alone(handler: signal.Handlers) -> None:
+    signal.signal(signal.SIGINT, handler)
+    with Uninterrupted():
+        assert signal.getsignal(signal.SIGINT) is handler
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_other_threads_have_no_interrupts() -> None:
+    def work() -> None:
+        with Uninterrupted():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    found: list[object] = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [signal.default_int_handler]
