@@ -125,8 +125,11 @@ class Reading:
         errors = done.stderr.decode().split(_MARK + "\n")
         assert done.returncode == 0, errors[-1]
         told = []
-        for number, part in enumerate(done.stdout.decode().split(_MARK + " ")[:-1]):
-            lines = part.splitlines() if number == 0 else part.splitlines()[1:]
-            told.append(lines)
-        statuses = [int(part.split("\n", 1)[0]) for part in done.stdout.decode().split(_MARK + " ")[1:]]
-        return [Told(*parts) for parts in zip(told, statuses, errors, strict=False)]
+        lines: list[str] = []
+        for line in done.stdout.decode().splitlines():
+            if line.startswith(_MARK):
+                told.append(Told(lines, int(line.removeprefix(_MARK)), errors[len(told)]))
+                lines = []
+            else:
+                lines.append(line)
+        return told

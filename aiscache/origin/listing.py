@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from aiscache.errors import OriginError
-from aiscache.origin.control import bounded, translate
+from aiscache.origin.bounded import bounded
+from aiscache.origin.control import translate
 from aiscache.origin.names import BucketName, quoted
 from aiscache.origin.settings import OriginSettings
 

@@ -183,10 +183,10 @@ class Store:
         """
         self._check_open()
         with Uninterrupted():
-            return self._reserve(key, digest, identity, length, staging)
+            return self._reserve(key=key, digest=digest, identity=identity, length=length, staging=staging)
 
     def _reserve(
-        self, key: bytes, digest: int, identity: bytes, length: int, staging: Staging | None
+        self, *, key: bytes, digest: int, identity: bytes, length: int, staging: Staging | None
     ) -> Reservation | None:
         try:
             reservation = self._space.reserve(key=key, digest=digest, identity=identity, length=length)
