@@ -1,4 +1,4 @@
-"""The end of a response that trickles in: requests' read timeout is one for each piece, so the whole may take forever."""
+"""The end of a response that trickles in: a read timeout of requests is one for each piece, and pieces may go on."""
 
 from __future__ import annotations
 
