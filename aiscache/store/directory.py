@@ -135,7 +135,9 @@ class Directory:
     def _read_format(self, marker: Path) -> None:
         found = marker.read_text(errors="replace")
         deadline = time.monotonic() + 1
-        while found != FORMAT and _is_torn(found) and time.monotonic() < deadline:  # another process made the file and is about to fill it
+        while (
+            found != FORMAT and _is_torn(found) and time.monotonic() < deadline
+        ):  # another process made the file and is about to fill it
             time.sleep(0.001)
             found = marker.read_text(errors="replace")
         if found == FORMAT:
