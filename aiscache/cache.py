@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 import numpy as np
@@ -26,6 +26,9 @@ from aiscache.store import Record, Store, Swept
 from aiscache.store import registry as stores
 from aiscache.uninterrupted import Uninterrupted
 from aiscache.view import View
+
+if TYPE_CHECKING:
+    from aiscache.warm import Warmed
 
 
 class Cache:
@@ -126,6 +129,52 @@ class Cache:
             return [name in (None, ref.bucket) and ref.name.startswith(prefix) for ref in refs]
 
         return self._require_store().sweep(matches, force=force)
+
+    def warm(
+        self,
+        ais_source_list: Any,
+        prefix_map: Mapping[Any, str | Sequence[str] | None] | None = None,
+        etl_name: str | None = None,
+        *,
+        processes: int | None = None,
+        connections: int | None = None,
+        limit: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        partial: bool = False,
+        dry_run: bool = False,
+        show_progress: bool = False,
+    ) -> Warmed:
+        """Bring all objects of AIS sources into the cache, with a pool of processes, in the order of their listing.
+
+        Arguments:
+            ais_source_list, prefix_map, etl_name: as for a dataset. What is missing of an object group is a failure.
+            processes, connections: of the pool; by default half of the cores, at most 4, with 32 requests each.
+            limit: how many objects of the listing, from the first on.
+            rank, world_size: take every `world_size`-th object from the `rank`-th on, as datasets do.
+            partial: fetch what fits instead of refusing when not all does.
+            dry_run: say what is missing and whether it fits, and fetch nothing.
+            show_progress: a bar on stderr, if that is a terminal.
+
+        Returns what came of each object; a failed one raises nothing. Raises CacheFullError with figures if not all
+        fits, OriginError if the sources cannot be listed. What is here already costs no request but the listing's.
+        """
+        from aiscache.warm import warm
+
+        return warm(
+            self,
+            ais_source_list,
+            prefix_map,
+            etl_name=etl_name,
+            processes=processes,
+            connections=connections,
+            limit=limit,
+            rank=rank,
+            world_size=world_size,
+            partial=partial,
+            dry_run=dry_run,
+            show_progress=show_progress,
+        )
 
     def clear(self) -> Swept:
         """Remove all objects, and the stored listings that no dataset uses.

@@ -5,6 +5,7 @@
     ├── CacheError
     │   ├── CacheDirectoryError               the cache directory is not usable: owner, mode, format, file system
     │   ├── CacheClosedError                  a handle was used after close()
+    │   ├── CacheFullError                    what was to be brought into the cache does not fit
     │   └── CorruptError                      bytes on disk are not what was written
     ├── ManifestError                         a stored listing is damaged or from another format
     ├── ShardError                            an object that is read as a shard is no whole tar archive
@@ -49,6 +50,10 @@ class CacheDirectoryError(CacheError):
 
 class CacheClosedError(CacheError):
     """A cache handle was used after `close()`."""
+
+
+class CacheFullError(CacheError):
+    """What was to be brought into the cache does not fit; the message has the figures."""
 
 
 class CorruptError(CacheError):

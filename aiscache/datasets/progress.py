@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
+from aiscache.bars import Bar
 
 Item = TypeVar("Item")
-
-
-class _Bar(tqdm):  # type: ignore[type-arg]
-    """tqdm without its monitor thread, which would stay for the life of the process, also in those forked from it."""
-
-    monitor_interval = 0
 
 
 def with_progress(samples: Iterable[Item], *, total: int, title: str, worker: int, workers: int) -> Iterator[Item]:
     """Yield the samples, and show how many of `total` were consumed; nothing is shown if stderr is no terminal."""
     name = f"{title} (Worker {worker})" if workers > 1 else title
-    with _Bar(total=total, desc=name, position=worker, unit="obj", disable=None, leave=workers == 1) as bar:
+    with Bar(total=total, desc=name, position=worker, unit="obj", disable=None, leave=workers == 1) as bar:
         for sample in samples:
             yield sample
             bar.update()

@@ -35,7 +35,7 @@ class Lister(Protocol):
         """Yield a bucket's objects page by page."""
         ...
 
-    def head(self, refs: Iterable[ObjectRef]) -> list[ObjectRef]:
+    def head(self, refs: Iterable[ObjectRef], *, skip_missing: bool) -> list[ObjectRef]:
         """Return refs with size, checksum and version."""
         ...
 
@@ -43,7 +43,8 @@ class Lister(Protocol):
 class Listing:
     """The sources of a dataset, ready to be listed: `identity` without a request, `build` with them.
 
-    `prefix_map` is that of aistore.pytorch. `origin_of` makes the origin from a source's `client`.
+    `prefix_map` is that of aistore.pytorch. `origin_of` makes the origin from a source's `client`. With `skip_missing`
+    the names of an object group that the cluster does not have are left out, instead of an error for the first.
     """
 
     def __init__(
@@ -52,13 +53,15 @@ class Listing:
         prefix_map: Mapping[Any, str | Sequence[str] | None] | None = None,
         *,
         etl: str = "",
+        skip_missing: bool = False,
         origin_of: Callable[[Any], Lister] = Origin.from_client,
     ) -> None:
         self.selections = selections(sources, prefix_map)
         self.origins = [origin_of(selection.source.client) for selection in self.selections]
         self.etl = etl
+        self._skip_missing = skip_missing
         endpoints = [origin.endpoint for origin in self.origins]
-        self.identity = identity(self.selections, endpoints=endpoints, etl=etl)
+        self.identity = identity(self.selections, endpoints=endpoints, etl=etl, skip_missing=skip_missing)
 
     def build(self) -> Draft:
         """List everything, in the order of aistore.pytorch; OriginError and its kin on failure."""
@@ -67,7 +70,7 @@ class Listing:
             if selection.bucket is None:
                 _list_other(draft, selection, origin=origin)
             elif selection.is_group:
-                _list_group(draft, selection, origin=origin, bucket=selection.bucket)
+                _list_group(draft, selection, origin=origin, bucket=selection.bucket, skip_missing=self._skip_missing)
             else:
                 _list_bucket(draft, selection, origin=origin, bucket=selection.bucket)
         return draft
@@ -84,13 +87,13 @@ def _list_bucket(draft: Draft, selection: Selection, *, origin: Lister, bucket: 
         draft.extend(names, sizes=sizes, checksums=checksums, versions=versions)
 
 
-def _list_group(draft: Draft, selection: Selection, *, origin: Lister, bucket: BucketName) -> None:
+def _list_group(draft: Draft, selection: Selection, *, origin: Lister, bucket: BucketName, skip_missing: bool) -> None:
     """An object group has no listing: one HEAD per name, many at a time."""
     source = _source(origin, bucket)
     draft.begin(source)
     names = selection.names()
     for start in range(0, len(names), _PAGE):
-        refs = origin.head(_refs(source, names[start : start + _PAGE]))
+        refs = origin.head(_refs(source, names[start : start + _PAGE]), skip_missing=skip_missing)
         draft.extend(
             [ref.name for ref in refs],
             sizes=[ref.size for ref in refs],

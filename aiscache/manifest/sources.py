@@ -74,10 +74,12 @@ def bucket_name(bucket: Any) -> BucketName:
     return BucketName(name=bucket.name, provider=bucket.provider.value, namespace=namespace)
 
 
-def identity(chosen: Iterable[Selection], *, endpoints: Iterable[str], etl: str = "") -> str:
+def identity(
+    chosen: Iterable[Selection], *, endpoints: Iterable[str], etl: str = "", skip_missing: bool = False
+) -> str:
     """Return 32 hex digits that name what is listed, without asking the cluster; "" if a source cannot be named.
 
-    `endpoints` has the endpoint of each selection.
+    `endpoints` has the endpoint of each selection. A listing that leaves out what is missing of a group is another one.
     """
     hasher = xxhash.xxh3_128(b"%d" % FORMAT)
     for selection, endpoint in zip(chosen, endpoints, strict=True):
@@ -87,7 +89,7 @@ def identity(chosen: Iterable[Selection], *, endpoints: Iterable[str], etl: str 
         kind = "group" if selection.is_group else "bucket"
         _update(hasher, endpoint, kind, bucket.provider, bucket.namespace, bucket.name, selection.prefix)
         if selection.is_group:
-            _update(hasher, *selection.names())
+            _update(hasher, "skip" if skip_missing else "", *selection.names())
     _update(hasher, "etl", etl)
     return hasher.hexdigest()
 

@@ -150,13 +150,16 @@ class Origin:
         fetched.result()
         return fetched
 
-    def head(self, refs: Iterable[ObjectRef], *, in_flight: int = 16) -> list[ObjectRef]:
+    def head(self, refs: Iterable[ObjectRef], *, in_flight: int = 16, skip_missing: bool = False) -> list[ObjectRef]:
         """Return the refs, in their order, with size, checksum and version as the cluster has them now.
 
-        One HEAD per object. Raises the error of the first object that fails.
+        One HEAD per object. Raises the error of the first object that fails; with `skip_missing` those that do not
+        exist are left out instead.
         """
         found: dict[int, ObjectRef] = {}
         for task in self._results(HEAD, refs, HeapSink(), in_flight):
+            if skip_missing and isinstance(task.error, ObjectNotFoundError):
+                continue
             if task.error is not None:
                 raise task.error
             if task.head is not None:

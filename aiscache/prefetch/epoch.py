@@ -24,7 +24,12 @@ class RunningEpoch:
         self._page = page
         self._first = start  # the position of the first of `_rows`
         # The rest is for what is left in segments that are half read, and for segments that are still mapped.
-        self._plan = Plan(window_bytes=job.share_bytes * 3 // 4, chunk=max(32, 2 * job.connections), start=start)
+        self._plan = Plan(
+            window_bytes=job.share_bytes * 3 // 4,
+            chunk=max(32, 2 * job.connections),
+            start=start,
+            clocked=not job.keep_only,
+        )
         self._rows: Rows = np.empty(0, np.int64)
         self._totals = totals or PrefetchStats()
 

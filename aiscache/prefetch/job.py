@@ -35,7 +35,8 @@ class Job:
     """Fetch rows of `manifests` (counted through: the second begins where the first ends) from `origins` into `cache`.
 
     `processes` workers have `connections` requests each in flight, and together hold at most `lookahead_bytes` of
-    objects that the cache has no room for. Pickles small: to settings and paths.
+    objects that the cache has no room for; with `keep_only` none are held: what does not fit is not fetched. Pickles
+    small: to settings and paths.
     """
 
     cache: Cache
@@ -44,6 +45,7 @@ class Job:
     processes: int
     connections: int
     lookahead_bytes: int
+    keep_only: bool = False
 
     @property
     def share_bytes(self) -> int:

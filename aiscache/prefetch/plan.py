@@ -49,11 +49,14 @@ class Plan:
     """The plan of one epoch, whose order begins at position `start`.
 
     `window_bytes` is for each worker; an object that is larger is only given to a worker that holds nothing else.
-    `chunk` is how many positions are given out at a time; a worker has at most two chunks.
+    `chunk` is how many positions are given out at a time; a worker has at most two chunks. Without a clock nothing is
+    given out twice: no reader makes room, and who started the pool sees to what is left.
     """
 
-    def __init__(self, *, window_bytes: int, chunk: int, start: int = 0) -> None:
+    def __init__(self, *, window_bytes: int, chunk: int, start: int = 0, clocked: bool = True) -> None:
         self._window_bytes = window_bytes
+        self._most_attempts = _ATTEMPTS if clocked else 1
+        self._clocked = clocked
         self._chunk = chunk
         self._sizes: Sizes = np.empty(0, np.int64)
         self._bytes_before: Sizes = np.zeros(1, np.int64)  # for each position, and the end, what all before it take
@@ -111,7 +114,7 @@ class Plan:
         member.held_bytes -= size
         if outcome is Outcome.FAILED:
             self._again(position)
-        elif outcome is Outcome.NO_ROOM and size <= self._window_bytes:
+        elif outcome is Outcome.NO_ROOM and self._clocked and size <= self._window_bytes:
             member.blocked = True
             self._return(position)
 
@@ -203,7 +206,7 @@ class Plan:
     def _again(self, position: int) -> None:
         """Give a position out again, unless that was done often enough."""
         self._attempts[position] = self._attempts.get(position, 0) + 1
-        if self._attempts[position] < _ATTEMPTS:
+        if self._attempts[position] < self._most_attempts:
             self._return(position)
 
     def _return(self, position: int) -> None:

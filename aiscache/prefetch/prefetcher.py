@@ -97,8 +97,14 @@ class Epoch:
         self._number = number
         self._told: PoolProcess | None = None  # the pool that knows of this epoch
         self._position = 0  # of the first row that is not published yet
+        self._start = 0  # of the first row that the pool was told of
         self._clock = 0
         self._lost = False
+
+    @property
+    def told(self) -> int:
+        """How many positions the pool was told of; it is done with them when its `ahead_positions` are as many."""
+        return 0 if self._told is None else self._position - self._start
 
     def publish(self, rows: Rows) -> bool:
         """Tell the next rows of the order; False if the pool has no room for them now: try again later.
@@ -151,6 +157,7 @@ class Epoch:
         if process is None:
             self._lost = True
             return None
+        self._start = self._position
         page = process.page
         page.set_position(CONSUMED, self._number, UNKNOWN)
         page.set_position(CLOCK, self._number, self._clock)

@@ -47,6 +47,7 @@ class Worker:
         self._store = store
         self._flights = ByteLocks(store.directory.flights)
         self._staging = store.open_staging(job.share_bytes)
+        self._full = False  # with `keep_only`: something did not fit, so nothing is fetched without knowing its size
         self._last: dict[int, int] = {}  # by staging segment: the last position that is in it
         self._fetching: dict[bytes, int] = {}  # by key: the last position that wants it
         self._epoch = 0
@@ -116,12 +117,16 @@ class Worker:
             refs = self._startable(cluster, landing)
             for fetched in self._job.origins[cluster].fetch(refs, landing, in_flight=self._job.connections):
                 landed = landing.settle(fetched)
+                outcome = landed.outcome
                 last = self._fetching.pop(landed.key)
                 if landed.segment is not None:
                     self._last[landed.segment] = max(self._last.get(landed.segment, 0), last)
-                self._count(fetched, landed.outcome)
+                if self._job.keep_only and outcome is Outcome.LEFT:
+                    outcome = Outcome.NO_ROOM
+                    self._full = True
+                self._count(fetched, outcome)
                 if landed.label.epoch == self._epoch:
-                    self._settle(landed.label.position, landed.outcome, fetched.size)
+                    self._settle(landed.label.position, outcome, fetched.size)
                 self._report(at_least=_REPORT)
 
     def _count(self, fetched: Fetched, outcome: Outcome) -> None:
@@ -165,6 +170,8 @@ class Worker:
             outcome = Outcome.PRESENT
         elif self._passed(position):
             outcome = Outcome.LEFT
+        elif self._full and (wanted.ref.size < 0 or wanted.ref.etl):
+            outcome = Outcome.NO_ROOM
         elif landing.expect(Label(self._epoch, position), wanted):
             self._fetching[wanted.key] = position
             return None
@@ -181,9 +188,10 @@ class Worker:
     def _reserve(self, label: Label, wanted: Wanted, size: int) -> Reservation | None:
         """Return space for an object, None if there is none, also not after dropping what was read."""
         identity = pack_identity(wanted.ref)
+        staging = None if self._job.keep_only else self._staging
         for attempt in range(2):
             reservation = self._store.reserve(
-                key=wanted.key, digest=wanted.digest, identity=identity, length=size, staging=self._staging
+                key=wanted.key, digest=wanted.digest, identity=identity, length=size, staging=staging
             )
             if reservation is not None:
                 if reservation.writer.tier == STAGING:

@@ -334,6 +334,27 @@ class Store:
                 if number != STAGING
             }
 
+    def free_bytes(self) -> int:
+        """Return how many bytes can be had in all tiers without evicting anything."""
+        tiers = (number for number, tier in self.tiers.items() if tier.capacity_bytes is not None)
+        return sum(max(0, self._space.free_bytes(number)) for number in tiers)
+
+    def evictable_bytes(self, enough: int) -> int:
+        """Return how many bytes making room could bring, or some number from `enough` on; reads record headers.
+
+        Counted is what `_evict` would take: what is dead, and what nobody has mapped and no open dataset names.
+        """
+        total = 0
+        for segment_id, row in self._reclaimer.rows().items():
+            if total >= enough:
+                break
+            takes_new = row.tier != STAGING and self.tiers[row.tier].capacity_bytes is not None
+            if takes_new and row.state != OPEN and self._leases.is_free(segment_id):
+                live = self._reclaimer.live(segment_id, row)
+                unused = zip(live, self._unused(live), strict=True)
+                total += row.dead + sum(record.end - record.start for record, out in unused if out)
+        return total
+
     def count(self) -> int:
         """Return the number of objects."""
         with self._failures("read the index of"), self._index.read() as transaction:
