@@ -9,14 +9,14 @@ from aiscache.errors import ConfigError
 from aiscache.settings import parse_size
 
 
-def add_cache(parser: argparse.ArgumentParser) -> None:
+def add_cache(parser: argparse._ActionsContainer) -> None:
     """Add `--cache`, the choice of the cache."""
     parser.add_argument(
         "--cache", metavar="DIR", help="the cache's directory (default: AISCACHE_DIR, else the unnamed cache)"
     )
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse._ActionsContainer) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 

@@ -13,8 +13,9 @@ from types import FrameType
 class Interrupt:
     """Whether a signal came that ends the command."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, kill_children: bool) -> None:
         self.signal = 0
+        self._kill_children = kill_children
 
     @property
     def exit_code(self) -> int:
@@ -22,22 +23,24 @@ class Interrupt:
         return 128 + (self.signal or signal.SIGINT)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Kill this process's children, so that tidying up has nobody to wait for, and raise KeyboardInterrupt.
+        """Raise KeyboardInterrupt; kill this process's children first if tidying up is to have nobody to wait for.
 
-        The children are nodes of a dev server and workers of a DataLoader: what they have is temporary.
+        Those are nodes of a dev server and workers of a DataLoader: what they have is temporary. A pool that fills the
+        cache is not killed: it ends by itself, in less than a second, with what it fetched in good order.
         """
         if self.signal:
             return
         self.signal = number
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker dies
-        _kill_children()
+        if self._kill_children:
+            _kill_children()
         raise KeyboardInterrupt
 
 
 @contextmanager
-def interrupt_once() -> Iterator[Interrupt]:
+def interrupt_once(*, kill_children: bool) -> Iterator[Interrupt]:
     """Let the first SIGINT or SIGTERM raise KeyboardInterrupt, and ignore the next."""
-    interrupt = Interrupt()
+    interrupt = Interrupt(kill_children=kill_children)
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return

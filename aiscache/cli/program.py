@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from aiscache import __version__
-from aiscache.cli import clear, demo, path, serve, stats
+from aiscache.cli import clear, demo, path, serve, stats, warm
 from aiscache.cli.interrupts import Interrupt, interrupt_once
 from aiscache.errors import AiscacheError, ConfigError
 
-COMMANDS: tuple[ModuleType, ...] = (demo, serve, stats, clear, path)
+COMMANDS: tuple[ModuleType, ...] = (warm, stats, clear, path, serve, demo)
+_WITH_TEMPORARY_CHILDREN = (demo, serve)  # their children need no time to end well
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -40,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
             command.__name__.rpartition(".")[2], parents=[everywhere], help=summary.rstrip("."), description=summary
         )
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, kill_children=command in _WITH_TEMPORARY_CHILDREN)
     return parser
 
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO if arguments.verbose else logging.WARNING, format="aiscache: %(levelname)s: %(message)s"
     )
-    with interrupt_once() as interrupt:
+    with interrupt_once(kill_children=arguments.kill_children) as interrupt:
         code = _run(arguments, interrupt)
     if interrupt.signal and argv is None:
         _end_now(code)

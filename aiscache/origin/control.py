@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from aiscache.errors import AuthenticationError, BucketNotFoundError, OriginError, OriginTimeoutError, UnreachableError
 from aiscache.origin.certificates import certificate_advice
 from aiscache.origin.settings import OriginSettings
@@ -72,8 +74,17 @@ def translate(error: Exception, *, what: str, endpoint: str) -> OriginError:
     return _other(error, what, endpoint)
 
 
+def _said(error: Exception) -> str:
+    """Return what the cluster said: the message in its JSON, or all of it if it is none."""
+    text = str(getattr(error, "message", "")).strip()
+    try:
+        return str(msgspec.json.decode(text)["message"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return text
+
+
 def _bucket_missing(error: Exception, what: str, endpoint: str) -> OriginError:
-    said = getattr(error, "message", "")
+    said = _said(error)
     return BucketNotFoundError(
         f"{what} does not exist on the cluster at {endpoint}; check name, provider and endpoint. "
         f"The cluster said: {said}",
@@ -83,7 +94,7 @@ def _bucket_missing(error: Exception, what: str, endpoint: str) -> OriginError:
 
 
 def _refused(error: Exception, what: str, endpoint: str) -> OriginError:
-    status, said = getattr(error, "status_code", 0), getattr(error, "message", "")
+    status, said = getattr(error, "status_code", 0), _said(error)
     if status in (401, 403):
         return AuthenticationError(
             f"{endpoint} refused to list {what} (HTTP {status}); set AIS_AUTHN_TOKEN or Client(token=...) to a valid "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from aiscache.errors import ChecksumMismatchError, ObjectChangedError, ObjectNotFoundError, OriginError
+from aiscache.errors import OriginError, OriginTimeoutError, UnreachableError
 from aiscache.fill import Wanted, fill
 from aiscache.keys import pack_identity
 from aiscache.prefetch.job import Job, Rows
@@ -14,7 +14,6 @@ from aiscache.warm.outcome import Failure
 
 _BLOCK = 64
 _FIRST_BLOCK = 8  # if the cluster gives none of these, the rest is not tried: each may take minutes to fail
-_ABOUT_ONE = (ObjectNotFoundError, ObjectChangedError, ChecksumMismatchError)  # says nothing of other objects
 
 
 class Rest(NamedTuple):
@@ -52,7 +51,7 @@ def settle_rest(job: Job, store: Store, rows: Rows, *, no_room: int, progress: C
         unfit += len(fit) - here - len(failed)
         failures += [Failure(one.ref.url, str(error)) for one, error in failed]
         progress(fetched, size)
-        if fit and len(failed) == len(fit) and not any(isinstance(error, _ABOUT_ONE) for _, error in failed):
+        if fit and len(failed) == len(fit) and all(_is_about_all(error) for _, error in failed):
             failures += [Failure(one.ref.url, "not tried, as the cluster gave nothing") for one in pending]
             break
         block = _BLOCK
@@ -68,6 +67,11 @@ def _fetch(job: Job, store: Store, wanted: list[Wanted]) -> list[tuple[Wanted, O
             if isinstance(outcome, OriginError):
                 failures.append((ours[index], outcome))
     return failures
+
+
+def _is_about_all(error: OriginError) -> bool:
+    """Tell whether an error says more of the cluster than of the object."""
+    return isinstance(error, UnreachableError | OriginTimeoutError) or getattr(error, "status", 0) >= 500
 
 
 def _has_room(store: Store, wanted: Wanted) -> bool:

@@ -142,6 +142,7 @@ def _does_not_fit(need: Need, store: Store) -> str:
     return (
         f"{need.missing_objects:,} missing objects need {format_size(need.needed_bytes)}, the cache in "
         f"{store.directory.path} has room for {format_size(room)} (capacity {format_size(capacity)}, "
-        f"{format_size(need.free_bytes)} free, {format_size(need.evictable_bytes)} can be evicted); raise the capacity "
-        f"by {format_size(need.needed_bytes - room)}, or warm what fits with --partial (partial=True)"
+        f"{format_size(need.free_bytes)} free, {format_size(need.evictable_bytes)} can be evicted): it lacks "
+        f"{format_size(need.needed_bytes - room)}. Give it more capacity (or its file system more space), or warm what "
+        f"fits with --partial (partial=True)"
     )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -31,17 +35,36 @@ def run(*arguments: str | Path, text: str = "", **env: str) -> subprocess.Comple
     )
 
 
+def run_in_terminal(*arguments: str | Path, **env: str) -> tuple[int, str]:
+    """Run a command in a terminal of 100 columns; return its exit code, and all that was shown."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    try:
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment(**env)
+        )
+    finally:
+        os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # the last one who had it open has ended
+            os.close(ours)
+            return process.wait(timeout=TIMEOUT_S), shown.decode()
+
+
 class Running:
     """A command that runs, in a session (and so a process group) of its own, as if in a terminal of its own."""
 
-    def __init__(self, *arguments: str | Path) -> None:
+    def __init__(self, *arguments: str | Path, **env: str) -> None:
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=environment(),
+            env=environment(**env),
         )
 
     @property

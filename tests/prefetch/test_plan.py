@@ -55,6 +55,19 @@ def test_kept_objects_do_not_fill_the_window() -> None:
     assert plan.ahead() == (20, 6000)
 
 
+def test_without_a_clock_nothing_is_given_out_twice() -> None:
+    plan = Plan(window_bytes=1000, chunk=4, clocked=False)
+    plan.extend(np.array([1] * 4, np.int64))
+    plan.join(0)
+    assert plan.assign() == [(0, [0, 1, 2, 3])]
+    for position, outcome in enumerate((Outcome.NO_ROOM, Outcome.FAILED, Outcome.KEPT, Outcome.LEFT)):
+        assert not plan.done()
+        plan.settle(0, position, outcome)
+    assert plan.done()
+    assert plan.assign() == []
+    assert plan.ahead() == (4, 4)
+
+
 def test_staged_objects_fill_the_window_until_they_are_consumed() -> None:
     plan = plan_of([300] * 20)
     assert plan.assign() == [(0, [0, 1, 2])]
