@@ -11,7 +11,7 @@ import errno
 import mmap
 import os
 import threading
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 
 from aiscache.locks import ByteLocks
 
@@ -20,28 +20,38 @@ _MAX_SLOTS = 65536
 _MOST = 1 << 62  # nothing counts so far: a larger number is damage, and would soon not fit any more
 
 
+def _counter(meaning: str) -> int:
+    """Return a field that counts what `meaning` says."""
+    return field(default=0, metadata={"meaning": meaning})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheStats:
-    """What happened: for the machine since the cache directory was made, for a process since it opened the cache."""
+    """What happened: for the machine since the cache directory was made, for a process since it opened the cache.
 
-    hits_memory: int = 0  # reads answered from a segment in memory
-    hits_disk: int = 0  # reads answered from a segment on disk
-    bytes_memory: int = 0  # payload bytes of hits_memory
-    bytes_disk: int = 0  # payload bytes of hits_disk
-    misses: int = 0  # reads that found nothing, or another version
-    fetched_objects: int = 0  # objects that came from the cluster
-    fetched_bytes: int = 0  # their payload bytes
-    waits: int = 0  # reads that waited for another reader's fetch of the same object
-    staged: int = 0  # objects held for one read only, as the cache was full
-    rejected: int = 0  # fetched objects that were not kept: the cache was full
-    evicted_objects: int = 0  # objects removed, to make room or on request
-    evicted_bytes: int = 0  # bytes that came free with them
-    checksum_failures: int = 0  # bytes in the cache that were not what was written; dropped and fetched again
-    fallbacks: int = 0  # local failures that became a direct read from the cluster
-    stall_ns: int = 0  # time that reads spent waiting for the cluster or for another's fetch, in nanoseconds
-    prefetched_objects: int = 0  # those of fetched_objects that a prefetcher fetched ahead of their readers
-    prefetched_bytes: int = 0  # their payload bytes
-    prefetch_failures: int = 0  # fetches of a prefetcher that ended with an error; the readers try again
+    `MEANINGS` has the meaning of each counter. `asdict()` gives plain numbers by name, as loggers of metrics take them.
+    """
+
+    hits_memory: int = _counter("reads answered from a segment in memory")
+    hits_disk: int = _counter("reads answered from a segment on disk")
+    bytes_memory: int = _counter("payload bytes of hits_memory")
+    bytes_disk: int = _counter("payload bytes of hits_disk")
+    misses: int = _counter("reads that found nothing, or another version")
+    fetched_objects: int = _counter("objects that came from the cluster")
+    fetched_bytes: int = _counter("payload bytes of fetched_objects")
+    waits: int = _counter("reads that waited for another reader's fetch of the same object")
+    staged: int = _counter("objects held for one read only, as the cache was full")
+    rejected: int = _counter("fetched objects that were not kept: the cache was full")
+    evicted_objects: int = _counter("objects removed, to make room or on request")
+    evicted_bytes: int = _counter("bytes that came free with evicted_objects")
+    checksum_failures: int = _counter("bytes in the cache that were not what was written; dropped and fetched again")
+    fallbacks: int = _counter("local failures that became a direct read from the cluster")
+    stall_ns: int = _counter("time that reads spent waiting for the cluster or for another's fetch, in nanoseconds")
+    prefetched_objects: int = _counter(
+        "objects among fetched_objects that a prefetcher fetched, ahead of their readers"
+    )
+    prefetched_bytes: int = _counter("payload bytes of prefetched_objects")
+    prefetch_failures: int = _counter("fetches of a prefetcher that ended with an error; the readers try again")
 
     @property
     def hits(self) -> int:
@@ -69,6 +79,7 @@ class CacheStats:
 
 
 COUNTERS = tuple(field.name for field in fields(CacheStats))
+MEANINGS = {field.name: str(field.metadata["meaning"]) for field in fields(CacheStats)}
 _POSITION = {name: position for position, name in enumerate(COUNTERS)}
 
 

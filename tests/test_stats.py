@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aiscache.stats import COUNTERS, CacheStats, Counters
+from aiscache.stats import COUNTERS, MEANINGS, CacheStats, Counters
 
 
 @pytest.fixture
@@ -44,6 +44,16 @@ def test_as_json() -> None:
     told = json.loads(json.dumps(CacheStats(misses=2).asdict()))
     assert told["misses"] == 2
     assert set(told) == {*COUNTERS, "hits", "hit_ratio", "stall_s"}
+
+
+def test_loggers_of_metrics_take_it_as_it_is() -> None:
+    """TensorBoard's `add_scalar(name, value)` and W&B's `log(dict)` want plain numbers under plain names."""
+    told = CacheStats(hits_disk=3, misses=1, stall_ns=2_000_000_000).asdict()
+    assert {type(value) for value in told.values()} == {int, float}
+    assert all(name.replace("_", "").isalnum() for name in told)
+    assert (told["hits"], told["hit_ratio"], told["stall_s"]) == (3, 0.75, 2.0)
+    assert all(meaning and "their" not in meaning.split() for meaning in MEANINGS.values())
+    assert tuple(MEANINGS) == COUNTERS
 
 
 def test_every_counter_is_counted_by_its_name(path: str) -> None:
