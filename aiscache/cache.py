@@ -20,6 +20,8 @@ from aiscache.errors import AiscacheError, CacheClosedError, CacheDirectoryError
 from aiscache.fill import Wanted, fetch_all
 from aiscache.keys import ObjectRef, pack_identity
 from aiscache.manifest import ManifestStore, open_manifests
+from aiscache.manifest.sources import bucket_name
+from aiscache.origin.names import BucketName
 from aiscache.settings import CacheSettings, env_flag
 from aiscache.stats import CacheStats
 from aiscache.store import Record, Store, Swept
@@ -116,19 +118,28 @@ class Cache:
             store.publish([reservation])
         return True
 
-    def evict(self, bucket: Any = None, prefix: str = "", force: bool = False) -> Swept:
+    def evict(
+        self,
+        bucket: Any = None,
+        prefix: str = "",
+        force: bool = False,
+        *,
+        unused_for_s: float = 0.0,
+        dry_run: bool = False,
+    ) -> Swept:
         """Remove the objects of a bucket (name, or SDK bucket; None for all) whose names begin with `prefix`.
 
         What some process has mapped is left (`skipped` in the answer) unless `force`: then whoever has it mapped keeps
-        its bytes until it lets go, and the space comes free only then.
+        its bytes until it lets go, and the space comes free only then. With `unused_for_s` only objects go whose
+        segment nobody read or wrote for so many seconds. `dry_run` removes nothing, and answers what it would.
         """
-        name = getattr(bucket, "name", bucket)
+        chosen = bucket if bucket is None or isinstance(bucket, str | BucketName) else bucket_name(bucket)
 
         def matches(records: Sequence[Record]) -> list[bool]:
             refs = [record.ref for record in records]
-            return [name in (None, ref.bucket) and ref.name.startswith(prefix) for ref in refs]
+            return [_is_in(ref, chosen) and ref.name.startswith(prefix) for ref in refs]
 
-        return self._require_store().sweep(matches, force=force)
+        return self._require_store().sweep(matches, force=force, unused_for_s=unused_for_s, dry_run=dry_run)
 
     def warm(
         self,
@@ -189,9 +200,12 @@ class Cache:
         """Check all bytes here against their checksums; drop those that are damaged and return which they were."""
         return [record.ref for record in self._require_store().verify(progress)]
 
-    def repair(self) -> int:
-        """Make the index anew from the segments; return how many objects it found."""
-        return self._require_store().repair()
+    def repair(self, progress: Callable[[int], None] = lambda objects: None) -> int:
+        """Make the index anew from the segments; return how many objects it found.
+
+        `progress` is called with the number of objects in each segment.
+        """
+        return self._require_store().repair(progress)
 
     def room_for(self, size_bytes: int) -> AbstractContextManager[bool]:
         """Tell in a `with` whether a file of that size fits beside the objects; the capacity holds until it ends."""
@@ -278,6 +292,12 @@ class Cache:
             wanted = manifest.keys.view("<u8")[:, 0] ^ manifest.digests
             used |= np.isin(signatures, wanted)
         return list(used)
+
+
+def _is_in(ref: ObjectRef, bucket: str | BucketName | None) -> bool:
+    if bucket is None or isinstance(bucket, str):
+        return bucket in (None, ref.bucket)
+    return (ref.provider, ref.namespace, ref.bucket) == (bucket.provider, bucket.namespace, bucket.name)
 
 
 def _signature(key: bytes, digest: int) -> int:

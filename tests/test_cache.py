@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -255,6 +256,39 @@ def test_put_contains_evict_and_clear(cache: Cache) -> None:
     assert cache.evict("two").objects == 3
     assert cache.clear().objects == 1
     assert not any(map(cache.contains, refs))
+
+
+def test_evicting_a_bucket_spares_one_of_the_same_name_elsewhere(cache: Cache, dev_cluster: DevCluster) -> None:
+    refs = [ObjectRef(cluster="c", provider=provider, bucket="one", name="n", size=3) for provider in ("ais", "aws")]
+    for ref in refs:
+        cache.put(ref, b"abc")
+    assert cache.evict(dev_cluster.client().bucket("one", provider="aws")).objects == 1
+    assert [cache.contains(ref) for ref in refs] == [True, False]
+
+
+def test_a_dry_eviction_says_what_an_eviction_does(cache: Cache) -> None:
+    refs = [ObjectRef(cluster="c", provider="ais", bucket="b", name=f"{n % 2}/{n}", size=100_000) for n in range(20)]
+    for ref in refs:
+        cache.put(ref, bytes(100_000))
+    before = cache.stats()
+    told = cache.evict("b", "1/", dry_run=True)
+    assert (told.objects, told.skipped) == (10, 0)
+    assert all(map(cache.contains, refs))
+    assert cache.stats() == before
+    did = cache.evict("b", "1/")
+    assert did.objects == told.objects
+    assert told.freed_bytes * 0.9 < did.freed_bytes <= told.freed_bytes
+    assert cache.evict("b", dry_run=True).freed_bytes == cache.evict("b").freed_bytes
+
+
+def test_what_was_used_lately_can_be_spared(cache: Cache, tmp_path: Path) -> None:
+    ref = ObjectRef(cluster="c", provider="ais", bucket="b", name="n", size=3)
+    cache.put(ref, b"abc")
+    assert cache.evict(unused_for_s=60).objects == 0
+    (segment,) = tmp_path.rglob("*.seg")
+    os.utime(segment, (1, time.time() - 61))
+    assert cache.verify() == []  # is no use of it
+    assert cache.evict(unused_for_s=60).objects == 1
 
 
 def test_put_of_another_size_than_the_ref_has_is_refused(cache: Cache) -> None:

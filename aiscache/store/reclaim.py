@@ -109,6 +109,17 @@ class Reclaimer:
                 if alone:
                     self._leases.unlock(segment_id)
 
+    def would_sweep(self, segment_id: int, row: SegmentRow, drop: Drop, *, force: bool) -> Swept:
+        """Return about what `sweep` would do; holes are in whole pages, so a little less may come free."""
+        live = self.live(segment_id, row)
+        dropped = [record for record, out in zip(live, drop(live), strict=True) if out]
+        in_use = row.state == OPEN or segment_id in self._mapped or not self._leases.is_free(segment_id)
+        if in_use and not force:
+            return Swept(skipped=len(dropped))
+        if live and len(dropped) == len(live):
+            return Swept(len(dropped), row.reserved)
+        return Swept(len(dropped), sum(record.end - record.start for record in dropped))
+
     def live(self, segment_id: int, row: SegmentRow) -> list[Record]:
         """Return the records of a segment that the index points to."""
         try:
@@ -227,6 +238,7 @@ def _punch(path: Path, live: list[Record]) -> None:
     """
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
+        used = os.fstat(fd)
         generation = int.from_bytes(os.pread(fd, 8, GENERATION.start), "little") + 1
         os.pwrite(fd, generation.to_bytes(8, "little"), GENERATION.start)
         start = SEGMENT_HEADER_BYTES
@@ -234,6 +246,7 @@ def _punch(path: Path, live: list[Record]) -> None:
             _fill(fd, start, record.start)
             start = record.end
         os.ftruncate(fd, start)
+        os.utime(fd, ns=(used.st_atime_ns, used.st_mtime_ns))  # this was no use of it
     finally:
         os.close(fd)
 

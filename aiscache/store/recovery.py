@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +105,9 @@ def note_boot(directory: Directory) -> None:
     draft.replace(directory.boot_file)
 
 
-def rebuild(index: Index, *, tiers: dict[int, Tier], leases_path: str) -> int:
+def rebuild(
+    index: Index, *, tiers: dict[int, Tier], leases_path: str, progress: Callable[[int], None] = lambda objects: None
+) -> int:
     """Make the index anew from the segments; return the number of objects found. Payloads are not read.
 
     1. Each segment is leased, through a descriptor of its own, so that nobody sweeps it until this is done.
@@ -113,7 +115,10 @@ def rebuild(index: Index, *, tiers: dict[int, Tier], leases_path: str) -> int:
     somebody writes and those that are new are looked through again, and the tables are replaced.
     """
     with closing(ByteLocks(leases_path)) as locks:
-        scans = {number: _scan(tier, path) for number, tier, path in _leased(tiers, locks, timeout_s=_SWEEP_S)}
+        scans = {}
+        for number, tier, path in _leased(tiers, locks, timeout_s=_SWEEP_S):
+            scans[number] = _scan(tier, path)
+            progress(len(scans[number].records))
         with index.write() as transaction:
             before = index.segments(transaction)
             for number, tier, path in _leased(tiers, locks, timeout_s=0):

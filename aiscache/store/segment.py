@@ -147,8 +147,8 @@ class MappedSegments:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def map(self, segment_id: int, tier: int, *, suspect: bool) -> Segment | None:
-        """Map a segment and lease it; None if it is being removed, or gone."""
+    def map(self, segment_id: int, tier: int, *, suspect: bool, is_use: bool = True) -> Segment | None:
+        """Map a segment and lease it; None if it is being removed, or gone. `is_use`: note that it is in use now."""
         with self.lock:
             segment = self._by_id.get(segment_id)
             if segment is not None:
@@ -165,16 +165,19 @@ class MappedSegments:
             except (OSError, CorruptError):
                 self._leases.unlock(segment_id)
                 return None
-            segment.touch()
+            if is_use:
+                segment.touch()
             self._by_id[segment_id] = segment
             if tier == STAGING:
                 self.staged.add(segment_id)
             return segment
 
-    def view(self, segment_id: int, tier: int, *, offset: int, length: int, suspect: bool = False) -> View | None:
+    def view(
+        self, segment_id: int, tier: int, *, offset: int, length: int, suspect: bool = False, is_use: bool = True
+    ) -> View | None:
         """Return bytes of a segment, mapped now if it was not; None if it is gone, CorruptError if they are."""
         with self.lock:
-            segment = self.map(segment_id, tier, suspect=suspect)
+            segment = self.map(segment_id, tier, suspect=suspect, is_use=is_use)
             return None if segment is None else segment.view(offset, length)
 
     def unmap(self, segment_id: int) -> bool:

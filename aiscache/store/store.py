@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -270,11 +271,13 @@ class Store:
             for key in keys:
                 self._index.delete_entry(transaction, key)
 
-    def sweep(self, drop: Drop, *, force: bool = False) -> Swept:
+    def sweep(self, drop: Drop, *, force: bool = False, unused_for_s: float = 0.0, dry_run: bool = False) -> Swept:
         """Drop the records that `drop` picks from all segments, skipping what is in use unless `force`.
 
-        This process's own segments are in use only if a view of them lives.
+        This process's own segments are in use only if a view of them lives. With `unused_for_s` segments that were
+        read or written since are left alone. `dry_run` changes nothing, and returns about what would come of it.
         """
+        until = time.time() - unused_for_s
         total = Swept()
         with self._failures("sweep"):
             with Uninterrupted():
@@ -282,10 +285,16 @@ class Store:
                 self._mapped.unmap_all()
                 self._reclaimer.adopt()
             for segment_id, row in self._reclaimer.rows().items():
+                if unused_for_s and _used_at(self.segment_path(row.tier, segment_id)) > until:
+                    continue
+                if dry_run:
+                    total += self._reclaimer.would_sweep(segment_id, row, drop, force=force)
+                    continue
                 with Uninterrupted():
                     swept = self._reclaimer.sweep(segment_id, row, drop, force=force)
                 total += Swept(skipped=sum(drop(self._reclaimer.live(segment_id, row)))) if swept is None else swept
-        self._count_evicted(total)
+        if not dry_run:
+            self._count_evicted(total)
         return total
 
     def clear(self) -> Swept:
@@ -320,10 +329,13 @@ class Store:
             self.counters.add("checksum_failures", len(bad))
         return bad
 
-    def repair(self) -> int:
-        """Rebuild the index from the segments; return the number of objects that it then has."""
+    def repair(self, progress: Callable[[int], None] = lambda objects: None) -> int:
+        """Rebuild the index from the segments; return the number of objects that it then has.
+
+        `progress` is called with the number of objects found in each segment.
+        """
         with self._failures("repair"), maintenance(self._leases):
-            return rebuild(self._index, tiers=self.tiers, leases_path=self.directory.leases)
+            return rebuild(self._index, tiers=self.tiers, leases_path=self.directory.leases, progress=progress)
 
     def usage(self) -> dict[int, tuple[int, int]]:
         """Return bytes reserved and capacity by tier."""
@@ -580,7 +592,9 @@ class Store:
         progress(record)
         try:
             suspect = row.state == SUSPECT
-            view = self._mapped.view(segment_id, row.tier, offset=record.payload, length=record.length, suspect=suspect)
+            view = self._mapped.view(
+                segment_id, row.tier, offset=record.payload, length=record.length, suspect=suspect, is_use=False
+            )
         except (CorruptError, OSError):
             return False
         if view is None:

@@ -44,6 +44,11 @@ def user_memory_directory() -> Path:
     return SHARED_MEMORY / f"aiscache-{os.geteuid()}"
 
 
+def memory_tier(directory: Path) -> Path:
+    """Return where the memory tier of a cache directory on disk lies, if it has one."""
+    return user_memory_directory() / f"tier-{xxhash.xxh3_64_hexdigest(os.fsencode(directory.resolve()))}"
+
+
 def make_tiers(
     directory: Directory, index: Index, *, capacity_bytes: int | None, memory_bytes: int | None
 ) -> dict[int, Tier]:
@@ -56,7 +61,7 @@ def make_tiers(
     tiers = {}
     if home == DISK:
         budget = _capacity(index, MEMORY, memory_bytes, default=0)
-        path = user_memory_directory() / f"tier-{xxhash.xxh3_64_hexdigest(os.fsencode(directory.path.resolve()))}"
+        path = memory_tier(directory.path)
         if budget:
             _make_memory_directory(path)
         tiers[MEMORY] = Tier(MEMORY, path, budget or None)
