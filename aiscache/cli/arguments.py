@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 
 from aiscache.errors import ConfigError
 from aiscache.settings import parse_size
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(s|m|min|h|d|w)")
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 def add_cache(parser: argparse._ActionsContainer) -> None:
@@ -34,6 +38,14 @@ def whole_number(*, least: int) -> Callable[[str], int]:
         return number
 
     return convert
+
+
+def duration_s(text: str) -> float:
+    """Convert an argument such as `90s`, `30min`, `12h` or `7d` to seconds."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write a number with a unit: 90s, 30min, 12h, 7d")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def size_bytes(text: str) -> int:

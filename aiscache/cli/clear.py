@@ -8,8 +8,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from aiscache.cli.arguments import add_cache, add_json
-from aiscache.cli.choice import Choice, choose
+from aiscache.cli.choice import Choice
 from aiscache.cli.stats import user_lines
+from aiscache.cli.wording import counted
 from aiscache.settings import format_size
 
 if TYPE_CHECKING:
@@ -26,16 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Name who uses the cache, ask, and clear it. Returns 1 if the user said no."""
-    from aiscache.cli.look import look_at
+    from aiscache.cli.opening import agreed, looked_at
     from aiscache.cli.users import users_of
 
-    choice = choose(arguments.cache)
-    look = look_at(choice)
+    choice, look = looked_at(arguments.cache)
     users = [] if look is None else users_of(choice.path)
     if users:
         print("\n".join(user_lines(users)), file=sys.stderr)
         print("They keep what they have mapped until they let go, and fetch the rest again.", file=sys.stderr)
-    if look is not None and not arguments.yes and not _agreed(choice, look):
+    if look is not None and not agreed(_question(choice, look), yes=arguments.yes):
         print("Nothing was removed.", file=sys.stderr)
         return 1
     objects, freed = _clear(choice, look)
@@ -43,13 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _agreed(choice: Choice, look: Look) -> bool:
-    """Ask on a terminal; without one, who calls has decided already."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return True
+def _question(choice: Choice, look: Look) -> str:
     used = format_size(sum(tier.used_bytes for tier in look.tiers))
-    print(f"Remove {look.objects:,} objects ({used}) from {choice.path}? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return f"Remove {counted(look.objects, 'object')} ({used}) from {choice.path}?"
 
 
 def _clear(choice: Choice, look: Look | None) -> tuple[int, int]:
@@ -77,6 +73,6 @@ def _report(choice: Choice, objects: int, freed_bytes: int, *, users: list[User]
         }
         print(json.dumps(told, indent=2))
     elif objects or freed_bytes:
-        print(f"Removed {objects:,} objects from {choice.path}, {format_size(freed_bytes)} came free.")
+        print(f"Removed {counted(objects, 'object')} from {choice.path}, {format_size(freed_bytes)} came free.")
     else:
         print(f"Nothing to remove in {choice.path}.")

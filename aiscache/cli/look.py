@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import stat
-import threading
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -18,15 +17,15 @@ from typing import NamedTuple
 import lmdb
 
 from aiscache.cli.choice import Choice
+from aiscache.cli.reading import TIER_NAMES, opened_index
 from aiscache.errors import CacheDirectoryError
 from aiscache.stats import CacheStats, Counters
-from aiscache.store.directory import FORMAT, boot_id, file_system_of
-from aiscache.store.index import DISK, MEMORY, ROWS, Index
+from aiscache.store.directory import FORMAT, MEMORY_FILE_SYSTEMS, boot_id, file_system_of
+from aiscache.store.index import DISK, MEMORY, ROWS
 from aiscache.store.pages import check_pages
 from aiscache.store.recovery import USERS_BYTE
 
 _FLOCK = Struct("hhqqi4x")  # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid
-TIER_NAMES = {MEMORY: "memory", DISK: "disk"}
 
 
 class Tier(NamedTuple):
@@ -47,24 +46,6 @@ class Look(NamedTuple):
     index_bytes: int
     counters: CacheStats
     trusted: bool
-
-
-class _ReadOnlyIndex(Index):
-    """The index as it is, without a right to change it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._reading = threading.Lock()
-        self._writing = threading.RLock()
-        # max_readers as in Index: the first opener decides for those who come while it has the index open
-        self._env = lmdb.open(str(path), readonly=True, create=False, max_dbs=3, max_readers=4096, readahead=False)
-        try:
-            self.entries, self._segments, self._meta = (
-                self._env.open_db(name, create=False) for name in (b"entries", b"segments", b"meta")
-            )
-        except lmdb.Error:
-            self._env.close()
-            raise
 
 
 class _ReadOnlyCounters(Counters):
@@ -150,9 +131,9 @@ def bytes_under(path: Path) -> int:
 
 def _look(path: Path) -> Look:
     file_system = file_system_of(path)
-    home = MEMORY if file_system in ("tmpfs", "ramfs") else DISK
+    home = MEMORY if file_system in MEMORY_FILE_SYSTEMS else DISK
     trusted = _is_of_this_boot(path) and _is_whole(path)
-    objects, tiers = _read_index(path / "index") if trusted else (0, [])
+    objects, tiers = _read_index(path) if trusted else (0, [])
     return Look(
         file_system=file_system,
         objects=objects,
@@ -186,11 +167,7 @@ def _is_whole(path: Path) -> bool:
 def _read_index(path: Path) -> tuple[int, list[Tier]]:
     """Return the number of objects, and the tiers that hold or may hold any; nothing if the index is being made."""
     try:
-        index = _ReadOnlyIndex(path)
-    except lmdb.Error:
-        return 0, []
-    try:
-        with index.read() as transaction:
+        with opened_index(path) as index, index.read() as transaction:
             rows = index.segments(transaction).values()
             tiers = [
                 Tier(
@@ -202,8 +179,8 @@ def _read_index(path: Path) -> tuple[int, list[Tier]]:
                 for number, name in TIER_NAMES.items()
             ]
             objects = index.count(transaction)
-    finally:
-        index.close()
+    except lmdb.Error:
+        return 0, []
     return objects, [tier for tier in tiers if tier.capacity_bytes or tier.segments]
 
 

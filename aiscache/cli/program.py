@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from aiscache import __version__
-from aiscache.cli import clear, demo, path, serve, stats, warm
+from aiscache.cli import clear, demo, evict, ls, path, repair, serve, stats, verify, warm
+from aiscache.cli.colour import paint
 from aiscache.cli.interrupts import Interrupt, interrupt_once
 from aiscache.errors import AiscacheError, ConfigError
 
-COMMANDS: tuple[ModuleType, ...] = (warm, stats, clear, path, serve, demo)
+COMMANDS: tuple[ModuleType, ...] = (warm, ls, stats, evict, clear, verify, repair, path, serve, demo)
 _WITH_TEMPORARY_CHILDREN = (demo, serve)  # their children need no time to end well
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -87,7 +88,7 @@ def _failed(error: Exception, *, verbose: bool) -> int:
     if verbose or not isinstance(error, AiscacheError | OSError):
         traceback.print_exception(error)
     else:
-        print(f"aiscache: error: {error}", file=sys.stderr)
+        print(f"aiscache: {paint('error:', 'red', sys.stderr)} {error}", file=sys.stderr)
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
 
 

