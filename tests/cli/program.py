@@ -35,9 +35,10 @@ def run(*arguments: str | Path, text: str = "", **env: str) -> subprocess.Comple
     )
 
 
-def run_in_terminal(*arguments: str | Path, **env: str) -> tuple[int, str]:
-    """Run a command in a terminal of 100 columns; return its exit code, and all that was shown."""
+def run_in_terminal(*arguments: str | Path, answer: str = "", **env: str) -> tuple[int, str]:
+    """Run a command in a terminal of 100 columns where `answer` is typed; return its exit code, and what was shown."""
     ours, theirs = pty.openpty()
+    os.write(ours, answer.encode())
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     try:
         process = subprocess.Popen(

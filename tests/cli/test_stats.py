@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from aiscache.cache import Cache
 from aiscache.cli import main
-from aiscache.cli.look import unnamed_in_use
-from aiscache.stats import COUNTERS
+from aiscache.cli.choice import Choice
+from aiscache.cli.look import look_at, unnamed_in_use
+from aiscache.cli.prometheus import exposition
+from aiscache.cli.shares import shares_in
+from aiscache.keys import pack_identity
+from aiscache.stats import COUNTERS, MEANINGS
 from aiscache.store.registry import unnamed_path
 from tests.cli.conftest import OBJECT_BYTES, OBJECTS, ref
-from tests.cli.program import run
+from tests.cli.program import Running, run, run_in_terminal
 
 KEYS = {"path", "named", "exists", "file_system", "index_trusted", "objects", "segments", "index_bytes", "tiers"}
-KEYS |= {"users", "counters"}
+KEYS |= {"buckets", "buckets_exact", "users", "counters"}
 
 
 def stats(*arguments: str | Path, **env: str) -> dict[str, object]:
@@ -42,6 +49,26 @@ def test_what_is_in_a_running_cache(filled: Cache) -> None:
     assert told["counters"]["hits"] == len(views)  # type: ignore[index]
 
 
+def test_which_buckets_fill_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cache(tmp_path, capacity="20MB") as cache:
+        for number in range(400):
+            cache.put(replace(ref(number), bucket="most" if number % 4 else "least", size=1000), bytes(1000))
+    told = stats("--cache", tmp_path)
+    assert told["buckets"] == [
+        {"bucket": "ais://most", "objects": 0.75, "bytes": 0.75},
+        {"bucket": "ais://least", "objects": 0.25, "bytes": 0.25},
+    ]
+    assert told["buckets_exact"] is True
+    assert "ais://most   75% of the bytes  75% of the objects" in run("stats", "--cache", tmp_path).stdout
+    monkeypatch.setattr("aiscache.cli.shares._SAMPLE", 200)
+    look = look_at(Choice(tmp_path, named=True))
+    assert look is not None
+    sampled = shares_in(tmp_path, look)
+    assert not sampled.exact
+    assert sampled.buckets[0].bucket == "ais://most"
+    assert abs(sampled.buckets[0].objects - 0.75) < 0.1
+
+
 def test_looking_does_not_disturb(filled: Cache) -> None:
     before, directory = filled.stats(), Path(str(filled.settings.path))
     files = {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.name != "lock.mdb"}
@@ -62,6 +89,74 @@ def test_the_text_is_a_table(filled: Cache) -> None:
     assert "of 20.0 MB" in done.stdout
     assert "100.00% of reads" in done.stdout
     assert str(os.getpid()) in done.stdout
+
+
+def test_prometheus_can_read_it(filled: Cache) -> None:
+    filled.read(ref(0))
+    done = run("stats", "--cache", str(filled.settings.path), "--prometheus")
+    families = {family.name: family for family in text_string_to_metric_families(done.stdout)}
+    assert all(name.startswith("aiscache_") and family.documentation for name, family in families.items())
+    hits = {sample.labels["tier"]: sample.value for sample in families["aiscache_hits"].samples}
+    assert sorted(hits.values()) == [0, 1]
+    (objects,) = families["aiscache_objects"].samples
+    assert (objects.value, objects.labels) == (OBJECTS, {"cache": filled.settings.path})
+    counted = {name for name in MEANINGS if not name.startswith(("hits", "bytes", "stall"))}
+    assert {f"aiscache_{name}" for name in counted} < set(families)
+    assert families["aiscache_stall_seconds"].type == "counter"
+
+
+def test_prometheus_is_told_that_there_is_none_and_reads_odd_paths() -> None:
+    text = exposition(Path('/a "b"\\\n'), None)
+    (family,) = text_string_to_metric_families(text)
+    (sample,) = family.samples
+    assert (sample.name, sample.value, sample.labels) == ("aiscache_exists", 0, {"cache": '/a "b"\\\n'})
+
+
+def test_watching_tells_again_until_ctrl_c(filled: Cache) -> None:
+    with Running("stats", "--cache", str(filled.settings.path), "--watch", "0.05s", "--json") as running:
+        assert running.process.stdout is not None
+        first = json.loads(running.process.stdout.readline())
+        filled.read(ref(0))
+        while (told := json.loads(running.process.stdout.readline()))["counters"]["hits"] == 0:
+            assert set(told) == set(first) == KEYS
+        assert told["counters"]["hits"] == 1
+        assert running.interrupt(group=True) == (130, "")
+
+
+def test_watching_shows_rates(filled: Cache) -> None:
+    with Running("stats", "--cache", str(filled.settings.path), "--watch", "0.05s") as running:
+        running.read_until("In use by")
+        filled.read_many([ref(number) for number in range(OBJECTS)])
+        assert "hits" in running.read_until("/s")
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_colour_is_for_terminals_that_show_it(filled: Cache, variables: dict[str, str]) -> None:
+    path = str(filled.settings.path)
+    assert "\x1b[" not in run("stats", "--cache", path).stdout
+    _, shown = run_in_terminal("stats", "--cache", path, **{"TERM": "xterm", **variables})
+    assert ("\x1b[" in shown) is not bool(variables)
+    assert "10 objects" in shown
+
+
+@pytest.mark.slow
+def test_a_million_objects_are_told_of_in_half_a_second(tmp_path: Path) -> None:
+    with Cache(tmp_path, capacity="2GB") as cache:
+        store = cache.store()
+        assert store is not None
+        for start in range(0, 1_000_000, 1000):
+            made = [replace(ref(number), size=8) for number in range(start, start + 1000)]
+            reserved = [
+                store.reserve(key=one.key, digest=one.digest, identity=pack_identity(one), length=8) for one in made
+            ]
+            store.keep([reservation for reservation in reserved if reservation is not None])
+    seconds = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert stats("--cache", tmp_path)["objects"] == 1_000_000
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.5  # of the processor's time: the machine may be busy with other things
 
 
 def test_a_cache_that_nobody_has_open_can_be_looked_at(filled: Cache) -> None:

@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiscache.store.names import SEGMENT_HEADER_BYTES, segment_header
-from aiscache.store.record import COMMITTED, PENDING, Record, align, pack_header, read_record, record_span, walk
+from aiscache.store.record import (
+    COMMITTED,
+    PENDING,
+    Record,
+    align,
+    pack_header,
+    read_record,
+    read_record_of,
+    record_span,
+    walk,
+)
 from tests.store.objects import Blob
 
 
@@ -50,6 +60,20 @@ def test_what_is_packed_is_read(blob: Blob, state: int) -> None:
     assert data[record.payload : record.payload + record.length] == blob.data
     assert record.end == len(data) == align(len(data))
     assert record.ref.name == blob.ref.name
+
+
+@given(st.lists(blobs_drawn, min_size=1, max_size=4))
+def test_a_record_is_found_from_where_its_payload_begins(blobs: list[Blob]) -> None:
+    data = segment_header(1)
+    for blob in blobs:
+        start = len(data)
+        data += packed(blob)
+        read = Buffer(data + packed(Blob("after", size=3))).read
+        record = read_record_of(read, start + record_span(blob.identity, blob.size)[0], limit=len(data) + 192)
+        assert record is not None
+        assert (record.start, record.key, record.length) == (start, blob.key, blob.size)
+        if start > SEGMENT_HEADER_BYTES:
+            assert read_record_of(read, start + 64, limit=len(data)) is None or record.payload == start + 64
 
 
 @given(st.binary(max_size=400))
