@@ -121,7 +121,7 @@ class Worker:
                 last = self._fetching.pop(landed.key)
                 if landed.segment is not None:
                     self._last[landed.segment] = max(self._last.get(landed.segment, 0), last)
-                if self._job.keep_only and outcome is Outcome.LEFT:
+                if self._job.keep_only and outcome is Outcome.LEFT and fetched.size:
                     outcome = Outcome.NO_ROOM
                     self._full = True
                 self._count(fetched, outcome)
