@@ -237,6 +237,8 @@ def _fetch(
             good = [fetched for fetched in arrived if fetched.error is None]
             store.counters.add("fetched_objects", len(good))
             store.counters.add("fetched_bytes", sum(fetched.size for fetched in good))
+            for fetched in good:
+                store.counters.took(fetched.took_s)
         outcomes = sink.settle(arrived)
         places = [which[fetched.index] for fetched in arrived]
         arrived.clear()

@@ -15,6 +15,7 @@ from aiscache.errors import ConfigError
 from aiscache.prefetch import Epoch, Prefetcher
 from aiscache.prefetch.job import Rows, default_processes
 from aiscache.settings import parse_size
+from aiscache.store.runs import noted
 from aiscache.targets import Target
 
 CONNECTIONS = 32
@@ -156,6 +157,7 @@ class _Ahead:
         self._indices: list[Any] = []  # read, and not told yet
         self._positions = 0  # read
         self._clock = 0  # yielded
+        self._consumed: int | None = None  # that the loop is done with, if that can be told
         self._block = _FIRST
         self._ended = False
         self._error: Exception | None = None
@@ -163,18 +165,24 @@ class _Ahead:
         self._clocks: deque[int] | None = None if outstanding is None else deque([0], maxlen=outstanding + 1)
 
     def items(self) -> Iterator[Any]:
-        """Yield the sampler's items."""
+        """Yield the sampler's items; what the cache does meanwhile is noted, for `aiscache report`."""
+        with noted(None if self._cache is None else self._cache.store(), kind="epoch") as doing:
+            for item in self._in_order():
+                doing.samples = self._clock if self._clocks is None else self._consumed or 0
+                yield item
+            doing.complete = True
+
+    def _in_order(self) -> Iterator[Any]:
         self._look(_FIRST)
         self._tell(at_least=1)
         while self._read:
             item, count = self._read.popleft()
             self._clock += count
-            consumed = None
             if self._clocks is not None:
                 self._clocks.append(self._clock)
                 full = len(self._clocks) == self._clocks.maxlen
-                consumed = self._clocks[0] if full else 0
-            self._epoch.advance(self._clock, consumed=consumed)
+                self._consumed = self._clocks[0] if full else 0
+            self._epoch.advance(self._clock, consumed=self._consumed)
             self._let_go()
             yield item
             self._look(max(_PER_PULL, 4 * count))

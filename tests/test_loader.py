@@ -19,6 +19,7 @@ from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from aiscache import AISBaseMapDataset, AISIterDataset, AISMapDataset, Cache, DataLoader
 from aiscache.devserver import DevCluster
 from aiscache.errors import ConfigError
+from aiscache.store.runs import notes_in
 from tests.prefetch.processes import children_of, nothing_is_left
 from tests.store.objects import disk_usage
 
@@ -88,6 +89,21 @@ def test_epochs_are_torchs_and_each_object_is_fetched_once(
     theirs: Any = torch.utils.data.DataLoader(dataset, generator=torch.Generator().manual_seed(2), **options)
     assert epochs == [[(name, bytes(content)) for batch in theirs for name, content in batch] for _ in range(2)]
     assert cache.stats().fetched_objects == COUNT
+
+
+def test_epochs_are_noted_with_what_the_cache_did(dataset: AISMapDataset, cache: Cache) -> None:
+    loader = DataLoader(dataset, batch_size=5, shuffle=True, collate_fn=list)
+    for _ in range(2):
+        names_of(loader)
+    next(iter(loader))
+    store = cache.store()
+    assert store is not None
+    end(loader)
+    cold, warm, broken_off = notes_in(store.directory.runs)
+    assert (cold.complete, warm.complete, broken_off.complete) == (True, True, False)
+    assert cold.samples == warm.samples == len(dataset) - 5  # without workers, one batch is on its way at the end
+    assert sum(cold.latencies) == cold.counters["fetched_objects"] == len(dataset)
+    assert (warm.counters["hit_ratio"], sum(warm.latencies)) == (1.0, 0)
 
 
 def test_its_arguments_and_defaults_are_torchs(dataset: AISMapDataset) -> None:

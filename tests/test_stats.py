@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aiscache.stats import COUNTERS, MEANINGS, CacheStats, Counters
+from aiscache.stats import COUNTERS, LATENCY_EDGES_MS, MEANINGS, CacheStats, Counters
 
 
 @pytest.fixture
@@ -46,13 +46,24 @@ def test_as_json() -> None:
     assert set(told) == {*COUNTERS, "hits", "hit_ratio", "stall_s"}
 
 
+def test_fetches_are_counted_by_how_long_they_took(path: str) -> None:
+    counters = Counters(path)
+    assert in_child(lambda: Counters(path).took(0.0005)) == 0
+    for seconds in (0.0, 0.001, 0.0039, 0.5, 1.024, 1e6):
+        counters.took(seconds)
+    told = dict(zip([*LATENCY_EDGES_MS, None], counters.latencies(), strict=True))
+    assert {edge: count for edge, count in told.items() if count} == {1: 2, 2: 1, 4: 1, 512: 1, None: 2}
+    assert counters.machine() == counters.process() == CacheStats()
+    counters.close()
+
+
 def test_loggers_of_metrics_take_it_as_it_is() -> None:
     """TensorBoard's `add_scalar(name, value)` and W&B's `log(dict)` want plain numbers under plain names."""
     told = CacheStats(hits_disk=3, misses=1, stall_ns=2_000_000_000).asdict()
     assert {type(value) for value in told.values()} == {int, float}
     assert all(name.replace("_", "").isalnum() for name in told)
     assert (told["hits"], told["hit_ratio"], told["stall_s"]) == (3, 0.75, 2.0)
-    assert all(meaning and "their" not in meaning.split() for meaning in MEANINGS.values())
+    assert not any(meaning.startswith("their") for meaning in MEANINGS.values())  # each stands alone
     assert tuple(MEANINGS) == COUNTERS
 
 

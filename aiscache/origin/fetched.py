@@ -37,9 +37,10 @@ class HeapSink:
 class Fetched:
     """The end of one object's transfer: `buffer` holds its `size` verified bytes, or `error` says why not.
 
-    `index` is its place in the refs. `target` is the URL of the node that answered last, "" if none did. `checksum` and
-    `version` are what the cluster said with the bytes. `verified` tells whether the bytes were held against a checksum
-    (a bucket may have none, and the output of an ETL has none).
+    `index` is its place in the refs; `took_s` the time from the first request to the end, tries in between included.
+    `target` is the URL of the node that answered last, "" if none did. `checksum` and `version` are what the cluster
+    said with the bytes. `verified` tells whether the bytes were held against a checksum (a bucket may have none, and
+    the output of an ETL has none).
     """
 
     index: int
@@ -53,6 +54,7 @@ class Fetched:
     checksum_type: str = ""
     version: str = ""
     verified: bool = False
+    took_s: float = 0.0
 
     def result(self) -> memoryview:
         """Return the buffer, or raise the error."""

@@ -142,6 +142,7 @@ class Origin:
                 checksum_type=head.checksum_type if head else "",
                 version=head.version if head else "",
                 verified=task.verified,
+                took_s=task.took_s,
             )
 
     def fetch_one(self, ref: ObjectRef, sink: Sink) -> Fetched:

@@ -80,7 +80,8 @@ class Run:
             task = next(tasks, None)
             if task is None:
                 return False
-            task.deadline += self.now()
+            task.began = self.now()
+            task.deadline += task.began
             self._aim(task, self._routes.owner(task))
             self._start(task)
         return more
@@ -151,6 +152,7 @@ class Run:
             except OriginError as error:
                 task.error = error
         if task.index >= 0:
+            task.took_s = self.now() - task.began
             self._ended.append(task)
         elif task.error is not None:
             _log.debug("the cluster map stays as it was: %s", str(task.error))

@@ -14,8 +14,8 @@ class Task:
     """The state of one request. `path` is relative to the node; `url` is set while a redirect is followed."""
 
     __slots__ = (
-        "attempts", "buffer", "deadline", "denials", "direct", "doubts", "error", "head", "hops", "index",
-        "network_failures", "node", "owner", "path", "ref", "refusals", "size", "url", "verb", "verified",
+        "attempts", "began", "buffer", "deadline", "denials", "direct", "doubts", "error", "head", "hops", "index",
+        "network_failures", "node", "owner", "path", "ref", "refusals", "size", "took_s", "url", "verb", "verified",
     )  # fmt: skip
 
     def __init__(self, verb: str, path: str, *, index: int, ref: ObjectRef, deadline: float) -> None:
@@ -24,6 +24,8 @@ class Task:
         self.index = index
         self.ref = ref
         self.deadline = deadline
+        self.began = 0.0  # when it was asked for first, by the run's clock
+        self.took_s = 0.0  # from then until it had ended
         self.node = ""  # the server asked last
         self.url = ""  # where the proxy sent us, else node + path
         self.owner: tuple[ClusterMap, str | None] | None = None  # who has it, by which cluster map

@@ -138,6 +138,7 @@ class Worker:
         for name in ("fetched", "prefetched"):
             add(f"{name}_objects")
             add(f"{name}_bytes", fetched.size)
+        self._store.counters.took(fetched.took_s)
         if outcome is Outcome.STAGED:
             add("staged")
 

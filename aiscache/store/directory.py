@@ -100,6 +100,11 @@ class Directory:
         return str(self.path / "stats")
 
     @property
+    def runs(self) -> str:
+        """The file with what was noted of the last epochs."""
+        return str(self.path / "runs")
+
+    @property
     def in_memory(self) -> bool:
         """Whether the file system keeps its files in memory."""
         return self.file_system in MEMORY_FILE_SYSTEMS

@@ -18,6 +18,7 @@ from aiscache.prefetch import Job
 from aiscache.prefetch.job import Rows, default_processes
 from aiscache.settings import format_size
 from aiscache.store import Store
+from aiscache.store.runs import noted
 from aiscache.warm.missing import missing_rows, need_of, without_repeats
 from aiscache.warm.outcome import Failure, Need, Warmed
 from aiscache.warm.pool import fetch_with_pool
@@ -70,8 +71,10 @@ def warm(
     warmed = Warmed(need=need, dry_run=dry_run, failures=tuple(absent))
     if len(missing) and not dry_run:
         size = need.missing_bytes
-        with ObjectsBar("warm", objects=len(missing), size_bytes=size, show=show_progress) as bar:
+        bar = ObjectsBar("warm", objects=len(missing), size_bytes=size, show=show_progress)
+        with bar, noted(store, kind="warm") as doing:
             warmed = _fetch(job, store, missing, warmed=warmed, bar=bar)
+            doing.samples, doing.complete = warmed.fetched_objects, warmed.complete
     return replace(warmed, seconds=time.monotonic() - began)
 
 
