@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from aiscache import __version__
-from aiscache.cli import clear, demo, evict, ls, path, repair, serve, stats, verify, warm
+from aiscache.cli import clear, demo, evict, ls, path, repair, report, serve, stats, verify, warm
 from aiscache.cli.colour import paint
 from aiscache.cli.interrupts import Interrupt, interrupt_once
 from aiscache.errors import AiscacheError, ConfigError
 
-COMMANDS: tuple[ModuleType, ...] = (warm, ls, stats, evict, clear, verify, repair, path, serve, demo)
+COMMANDS: tuple[ModuleType, ...] = (warm, ls, stats, report, evict, clear, verify, repair, path, serve, demo)
 _WITH_TEMPORARY_CHILDREN = (demo, serve)  # their children need no time to end well
 
 EXIT_FAILED, EXIT_USAGE = 1, 2

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from aiscache.errors import CacheError
 from aiscache.store.store import Store
 
 MOST_BYTES = 512 << 10
-_LONGEST_COMMAND = 200
+_LONGEST_PROGRAM = 200
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -35,7 +34,7 @@ class EpochNote(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str  # "epoch" or "warm"
     run: str  # the process
-    command: str
+    program: str  # without its arguments, which may be nobody else's business
     rank: str  # "" if it has none
     number: int  # of the epoch, in its process, from 0 on
     began: float  # seconds of the Unix epoch
@@ -95,7 +94,7 @@ class _Begin:
         note = EpochNote(
             kind=kind,
             run=f"{os.getpid()}-{psutil.Process().create_time():.0f}",
-            command=shlex.join(sys.argv)[:_LONGEST_COMMAND],
+            program=sys.argv[0][-_LONGEST_PROGRAM:],
             rank=os.environ.get("RANK", os.environ.get("SLURM_PROCID", "")),
             number=number,
             began=self._at,
