@@ -88,9 +88,9 @@ def _charts(epochs: list[EpochNote]) -> list[tuple[str, str]]:
     rates = [note.samples / note.seconds if note.samples and note.seconds else None for note in epochs]
     counts = [note.counters for note in epochs]
     tiers = [
-        Series("read from memory", [one.get("bytes_memory", 0) for one in counts]),
-        Series("read from disk", [one.get("bytes_disk", 0) for one in counts]),
-        Series("fetched from the cluster", [one.get("fetched_bytes", 0) for one in counts]),
+        Series("memory", [one.get("bytes_memory", 0) for one in counts]),
+        Series("disk", [one.get("bytes_disk", 0) for one in counts]),
+        Series("cluster", [one.get("fetched_bytes", 0) for one in counts]),
     ]
     latencies = [
         Series(f"{share:.0%}".replace("%", "th"), [percentile_ms(note.latencies, share) for note in epochs])
@@ -115,7 +115,7 @@ def _charts(epochs: list[EpochNote]) -> list[tuple[str, str]]:
                 form=lambda value: f"{value:,.4g} s",
             ),
         ),
-        ("Bytes", line_chart(labels, tiers, form=format_size)),
+        ("Bytes read from memory and disk, fetched from the cluster", line_chart(labels, tiers, form=format_size)),
         ("How long fetches took, percentiles", line_chart(labels, latencies, form=lambda value: f"{value:,.4g} ms")),
         (
             "Time of the epoch",
