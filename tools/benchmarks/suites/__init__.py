@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.bench import Bench
-from benchmarks.suites import limits, prefetching, reading, scaling, startup
+from benchmarks.suites import limits, prefetching, reading, scaling, startup, warming
 
 SUITES: dict[str, Callable[[Bench], None]] = {
     "single": reading.single,
@@ -20,6 +20,7 @@ SUITES: dict[str, Callable[[Bench], None]] = {
     "quarter": prefetching.quarter,
     "ranks": prefetching.ranks,
     "first": prefetching.first,
+    "warming": warming.warming,
     "startup": startup.startup,
     "million": startup.million,
     "scaling": scaling.scaling,
