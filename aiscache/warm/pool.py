@@ -13,8 +13,12 @@ _BLOCK = 1 << 15  # rows told at a time
 HOPELESS = 64  # failures without a success in between, after which the rest is not tried
 
 
-def fetch_with_pool(job: Job, rows: Rows, *, progress: Callable[[PrefetchStats], None]) -> PrefetchStats:
-    """Let a pool fetch rows; return what it did. It may leave some: because they failed, or because it died itself."""
+def fetch_with_pool(job: Job, rows: Rows, *, progress: Callable[[PrefetchStats], None]) -> tuple[PrefetchStats, float]:
+    """Let a pool fetch rows; return what it did, and in how many seconds: without those in which it ends afterwards.
+
+    It may leave some rows: because they failed, or because it died itself.
+    """
+    began = time.monotonic()
     prefetcher = Prefetcher(job)
     try:
         epoch = prefetcher.begin()
@@ -26,7 +30,7 @@ def fetch_with_pool(job: Job, rows: Rows, *, progress: Callable[[PrefetchStats],
             progress(told)
             over = sent >= len(rows) and told.ahead_positions >= epoch.told
             if over or hope.is_lost(told) or not _works(prefetcher):
-                return told
+                return told, time.monotonic() - began
             time.sleep(_POLL_S)
     finally:
         prefetcher.close()
