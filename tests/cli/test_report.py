@@ -92,6 +92,7 @@ def test_a_place_that_cannot_be_written_and_no_cache(filled: Cache, tmp_path: Pa
     assert run("report", "--cache", tmp_path / "none").returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 def test_a_browser_draws_it(page: Path, tmp_path: Path) -> None:
     shot = tmp_path / "shot.png"

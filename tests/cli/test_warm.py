@@ -63,7 +63,7 @@ def test_on_a_terminal_it_shows_a_bar_with_objects_bytes_and_rate(bucket: str, t
     assert "B/s," not in shown
 
 
-@pytest.mark.parametrize("group", [True, False])
+@pytest.mark.parametrize("group", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_it_within_a_second_and_the_next_run_goes_on(
     dev_cluster: DevCluster, bucket: str, tmp_path: Path, group: bool
 ) -> None:
