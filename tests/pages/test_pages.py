@@ -130,6 +130,13 @@ def test_quickstart(
     assert bytes(names["view"]) == imagenet["00.jpg"]
 
 
+def test_command_line(dev_cluster: DevCluster, imagenet: dict[str, bytes], run: Run) -> None:
+    names = run("docs/command-line.md")
+    assert names["warmed"].complete
+    assert dev_cluster.requests()["GET"] == names["warmed"].fetched_objects == len(imagenet)
+    assert names["metrics"]["cache/misses"] == 0
+
+
 def test_sizing(run: Run) -> None:
     assert run("docs/sizing.md")["cache"].settings.capacity_bytes == 200_000_000_000
 
