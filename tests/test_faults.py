@@ -116,7 +116,7 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
 
 def each(troubles: list[Trouble]) -> Any:
     """Return a test per trouble; those that take seconds and differ little from others are not in the default run."""
-    slow = dict.fromkeys(("stall-at-first-byte", "stall-at-end"), pytest.mark.slow)
+    slow = dict.fromkeys(("stall-at-first-byte", "stall-at-end", "no-answer"), pytest.mark.slow)
     return pytest.mark.parametrize(
         "trouble", [pytest.param(t, id=t.name, marks=slow.get(t.name, ())) for t in troubles]
     )

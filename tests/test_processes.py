@@ -76,7 +76,7 @@ def test_children_forked_while_other_threads_fetch(dev_cluster: DevCluster, buck
             chance = random.Random(seed)
             try:
                 while not stop.is_set():
-                    dataset.read_many([chance.randrange(COUNT) for _ in range(16)])
+                    dataset.read_many([chance.randrange(COUNT) for _ in range(12)])
             except BaseException as error:
                 failures.append(error)
 
@@ -191,7 +191,10 @@ sys.exit(7)
 """
 
 
-@pytest.mark.parametrize("how", ["in a thread", "fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param("in a thread", marks=pytest.mark.slow), "fork", pytest.param("spawn", marks=pytest.mark.slow)],
+)
 def test_an_interpreter_that_exits_in_the_middle_of_fetches(
     dev_cluster: DevCluster, bucket: str, tmp_path: Path, how: str
 ) -> None:
@@ -237,7 +240,7 @@ assert leaked() == {}, leaked()
 """
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_cells_that_are_interrupted_and_run_again(
     dev_cluster: DevCluster, bucket: str, tmp_path: Path, workers: int
 ) -> None:
@@ -298,7 +301,7 @@ def test_reads_that_are_interrupted_at_any_moment(dev_cluster: DevCluster, bucke
             "        assert view.size == 20_000\n"
             "    cache.evict(prefix=f'{random.randrange(10):07}')\n"
         )
-        for _ in range(16):
+        for _ in range(12):
             notebook.begin(loop)
             assert notebook.next() == "begun"
             time.sleep(chance.uniform(0, 0.06))  # no event to wait for: any moment is as good as another

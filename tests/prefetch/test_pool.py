@@ -216,7 +216,7 @@ def test_a_trainer_that_is_killed_leaves_nothing(
 ) -> None:
     path = tmp_path / "cache"
     dev_cluster.set_delay(0.02)
-    process = trainer(dev_cluster, bucket, path, workers=workers, capacity=capacity)
+    process = trainer(dev_cluster, bucket, path, workers=workers, capacity=capacity, pause=0.1)
     read_until(process, "batch 5")
     wait_until(lambda: len(pool_processes(process.pid)) == 3)
     pool = pool_processes(process.pid)
@@ -238,7 +238,7 @@ def test_a_trainer_that_is_killed_leaves_nothing(
 def test_ctrl_c_ends_all_processes(dev_cluster: DevCluster, bucket: str, tmp_path: Path, workers: int) -> None:
     path = tmp_path / "cache"
     dev_cluster.set_delay(0.02)
-    process = trainer(dev_cluster, bucket, path, workers=workers, capacity=FULL)
+    process = trainer(dev_cluster, bucket, path, workers=workers, capacity=FULL, pause=0.1)
     read_until(process, "batch 5")
     wait_until(lambda: len(pool_processes(process.pid)) == 3)
     everybody = descendants_of(process.pid)
