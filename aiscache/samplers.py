@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
+from aiscache.datasets.dynamic_sampler import DynamicBatchSampler
 from aiscache.errors import ConfigError
 from aiscache.prefetch import Epoch, Prefetcher
 from aiscache.prefetch.job import Rows, default_processes
@@ -101,9 +102,7 @@ class PrefetchSampler(Sampler[Any]):  # type: ignore[misc]
     def __iter__(self) -> Iterator[Any]:
         """Yield the epoch's items. The order is told to the pool before the first."""
         skip, self._skip, self._yielded = self._skip, 0, self._skip
-        if hasattr(self.wrapped, "state_dict"):
-            self._began = self.wrapped.state_dict()
-        items = islice(iter(self.wrapped), skip, None)
+        items = islice(self._begin(), skip, None)
         target = Target.of(self.dataset)
         job = None if target is None else target.job(self._processes, self._connections, self._lookahead_bytes)
         if target is None or job is None:
@@ -115,6 +114,20 @@ class PrefetchSampler(Sampler[Any]):  # type: ignore[misc]
         for item in ahead:
             self._yielded += 1
             yield item
+
+    def _begin(self) -> Iterator[Any]:
+        """Begin the wrapped sampler's epoch, and note its state from which that begins.
+
+        Of a sampler that counts epochs that is the one before it begins. One that knows its place in an epoch may have
+        left one in the middle: its state is then of that, until it has begun the next.
+        """
+        if isinstance(self.wrapped, DynamicBatchSampler):
+            items = iter(self.wrapped)
+            self._began = self.wrapped.state_dict()
+            return items
+        if hasattr(self.wrapped, "state_dict"):
+            self._began = self.wrapped.state_dict()
+        return iter(self.wrapped)
 
     def __len__(self) -> int:
         return len(self.wrapped)  # type: ignore[arg-type]
@@ -139,6 +152,7 @@ class PrefetchSampler(Sampler[Any]):  # type: ignore[misc]
         if state.get("version") != _STATE_VERSION:
             raise ConfigError(f"state {state!r} is not of a PrefetchSampler of version {_STATE_VERSION}")
         self.wrapped.load_state_dict(state["sampler"])  # type: ignore[attr-defined]
+        self._began = state["sampler"]
         self._skip = self._yielded = state["yielded"]
 
 

@@ -26,7 +26,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from aiscache import AISMapDataset, AISShardDataset, Cache, PrefetchSampler
+from aiscache import AISMapDataset, AISShardDataset, Cache, DynamicBatchSampler, PrefetchSampler
 from aiscache.devserver import DevCluster
 from aiscache.errors import ConfigError
 from aiscache.prefetch.job import NOT_OURS
@@ -199,6 +199,28 @@ def test_what_an_order_has_many_times_is_fetched_once(
     assert dev_cluster.requests()["GET"] == 10
     assert sampler.prefetcher is not None
     sampler.prefetcher.close()
+
+
+def test_a_state_after_an_epoch_that_was_left_in_the_middle(dev_cluster: DevCluster, bucket_name: str) -> None:
+    dev_cluster.generate(bucket_name, COUNT, 1000)
+    dataset = AISMapDataset(dev_cluster.client().bucket(bucket_name), cache=False)
+
+    def sampler() -> PrefetchSampler:
+        return PrefetchSampler(DynamicBatchSampler(dataset, 3000, shuffle=True), dataset)
+
+    first = sampler()
+    left = list(itertools.islice(first, 7))
+    items = iter(first)
+    begun = list(itertools.islice(items, 4))
+    state = first.state_dict()
+    rest = list(items)
+    assert begun != left[:4]
+    assert sorted(index for batch in begun + rest for index in batch) == list(range(COUNT))
+    second = sampler()
+    list(itertools.islice(second, 2))  # it has left an epoch, too
+    second.load_state_dict(state)
+    assert second.state_dict() == state
+    assert list(second) == rest
 
 
 def test_an_endless_sampler_is_read_a_bounded_way_ahead(dataset: AISMapDataset) -> None:
