@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,12 @@ from tests.remote import Remote
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", metavar="URL", default="", help="run what can be against this AIStore cluster")
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C reach the tests' processes, also where a shell started us in the background, with SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
