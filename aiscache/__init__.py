@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aiscache.cache import Cache
-    from aiscache.datasets import (
-        AISBaseIterDataset,
-        AISBaseMapDataset,
-        AISBatchIterDataset,
-        AISIterDataset,
-        AISMapDataset,
-        AISMultiShardStream,
-        AISParallelMapDataset,
-        AISShardDataset,
-        AISShardReader,
-        DynamicBatchSampler,
-    )
+    from aiscache.datasets.base_iter import AISBaseIterDataset
+    from aiscache.datasets.base_map import AISBaseMapDataset
+    from aiscache.datasets.batch_iter import AISBatchIterDataset
+    from aiscache.datasets.dynamic_sampler import DynamicBatchSampler
+    from aiscache.datasets.iter_dataset import AISIterDataset
+    from aiscache.datasets.map_dataset import AISMapDataset
+    from aiscache.datasets.multishard import AISMultiShardStream
+    from aiscache.datasets.parallel_map import AISParallelMapDataset
+    from aiscache.datasets.shard_dataset import AISShardDataset
+    from aiscache.datasets.shard_reader import AISShardReader
     from aiscache.loader import DataLoader
     from aiscache.samplers import PrefetchSampler
     from aiscache.stats import CacheStats
@@ -52,19 +50,19 @@ __all__ = [
 ]
 
 _HOME = {
-    "AISBaseIterDataset": "aiscache.datasets",
-    "AISBaseMapDataset": "aiscache.datasets",
-    "AISBatchIterDataset": "aiscache.datasets",
-    "AISIterDataset": "aiscache.datasets",
-    "AISMapDataset": "aiscache.datasets",
-    "AISMultiShardStream": "aiscache.datasets",
-    "AISParallelMapDataset": "aiscache.datasets",
-    "AISShardDataset": "aiscache.datasets",
-    "AISShardReader": "aiscache.datasets",
+    "AISBaseIterDataset": "aiscache.datasets.base_iter",
+    "AISBaseMapDataset": "aiscache.datasets.base_map",
+    "AISBatchIterDataset": "aiscache.datasets.batch_iter",
+    "AISIterDataset": "aiscache.datasets.iter_dataset",
+    "AISMapDataset": "aiscache.datasets.map_dataset",
+    "AISMultiShardStream": "aiscache.datasets.multishard",
+    "AISParallelMapDataset": "aiscache.datasets.parallel_map",
+    "AISShardDataset": "aiscache.datasets.shard_dataset",
+    "AISShardReader": "aiscache.datasets.shard_reader",
     "Cache": "aiscache.cache",
     "CacheStats": "aiscache.stats",
     "DataLoader": "aiscache.loader",
-    "DynamicBatchSampler": "aiscache.datasets",
+    "DynamicBatchSampler": "aiscache.datasets.dynamic_sampler",
     "PrefetchSampler": "aiscache.samplers",
     "View": "aiscache.view",
 }

@@ -115,7 +115,7 @@ def _bucket(cluster: DevCluster) -> Any:
 
 
 def _our_dataset(cluster: DevCluster, cache: Cache) -> Any:
-    from aiscache.datasets import AISMapDataset
+    from aiscache import AISMapDataset
 
     return AISMapDataset(_bucket(cluster), cache=cache)
 
