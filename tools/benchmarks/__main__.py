@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--repeats", type=int, default=0, help="of each measurement (3; with --quick 1)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the data, one repeat")
+    parser.add_argument("--scale", type=float, default=0.0, help="so many times the data (1; with --quick 0.1)")
     parser.add_argument("--targets", type=int, default=1, help="of the dev server (1)")
     parser.add_argument("--endpoint", default="", help="a real cluster instead of the dev server")
     parser.add_argument("--json", metavar="FILE", help="write all figures of all repeats")
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, Linux {platform.release()}; {packages}")
     with _cluster(arguments) as cluster:
         endpoint = arguments.endpoint if cluster is None else cluster.endpoint
-        scale = 0.1 if arguments.quick else 1.0
+        scale = arguments.scale or (0.1 if arguments.quick else 1.0)
         bench = Bench(cluster, endpoint=endpoint, repeats=repeats, scale=scale, plots=arguments.plots or "")
         try:
             for name in arguments.only:
