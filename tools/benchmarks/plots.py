@@ -49,6 +49,6 @@ def _save(picture: Any, directory: str, title: str) -> None:
     from matplotlib import pyplot
 
     os.makedirs(directory, exist_ok=True)
-    name = "-".join(re.findall(r"[a-z0-9]+", title.lower())[:5])
+    name = "-".join(re.findall(r"[a-z0-9]+", title.lower())[:7])
     picture.savefig(os.path.join(directory, f"{name}.svg"), metadata={"Date": None})
     pyplot.close(picture)
