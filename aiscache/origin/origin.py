@@ -16,23 +16,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiscache.errors import ObjectNotFoundError, OriginError
 from aiscache.keys import ObjectRef
 from aiscache.origin.clustermap import ClusterMap
+from aiscache.origin.engine import Engine
 from aiscache.origin.fetched import Fetched, HeapSink, Sink
 from aiscache.origin.listing import Entry, list_pages
 from aiscache.origin.names import BucketName, is_cleaned, object_path
 from aiscache.origin.routes import Routes
+from aiscache.origin.run import Run, map_task
 from aiscache.origin.settings import LEAST_RATE, OriginSettings
 from aiscache.origin.task import GET, HEAD, Task
-
-if TYPE_CHECKING:
-    from aiscache.origin.engine import Engine
-
-# `engine` and `run` are imported when something is fetched: with libcurl they are a fifth of what a spawned worker has
-# to import, and one that reads from a warm cache fetches nothing.
 
 _IDLE_ENGINES = 4
 _BLOCK, _LEAST_BLOCK = 128, 8
@@ -113,8 +109,6 @@ class Origin:
         return self._routes.map
 
     def _load_map(self) -> None:
-        from aiscache.origin.run import Run, map_task
-
         with self._engine() as engine:
             run = Run(engine, self._routes, settings=self.settings, sink=HeapSink(), in_flight=1)
             for task in run.results(iter([map_task(self.settings, index=0)])):
@@ -184,8 +178,6 @@ class Origin:
                 yield task
             return
         refused: list[Task] = []
-        from aiscache.origin.run import Run
-
         with self._engine() as engine:
             run = Run(engine, self._routes, settings=self.settings, sink=sink, in_flight=in_flight)
             yield from run.results(_possible(tasks, refused, self.settings.endpoint))
@@ -226,8 +218,6 @@ class Origin:
         with self._lock:
             engine = self._idle.pop() if self._idle else None
         if engine is None:
-            from aiscache.origin.engine import Engine
-
             engine = Engine(self.settings)
         try:
             yield engine

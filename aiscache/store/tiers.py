@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def make_private(path: Path) -> None:
     with contextlib.suppress(FileExistsError):  # not exist_ok: it looks again, and raises if the directory went away
         path.mkdir(mode=0o700)
     info = path.lstat()
-    if info.st_uid != os.geteuid() or info.st_mode & 0o022 or not path.is_dir() or path.is_symlink():
+    if info.st_uid != os.geteuid() or info.st_mode & 0o022 or not stat.S_ISDIR(info.st_mode):
         raise CacheDirectoryError(
             f"{path} is not a directory that only this user can write; remove it, or use a cache with a path on disk "
             f"and without memory=..."
