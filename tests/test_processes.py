@@ -240,7 +240,7 @@ assert leaked() == {}, leaked()
 """
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_cells_that_are_interrupted_and_run_again(
     dev_cluster: DevCluster, bucket: str, tmp_path: Path, workers: int
 ) -> None:
