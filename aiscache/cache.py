@@ -114,9 +114,9 @@ class Cache:
             reservation = store.reserve(key=ref.key, digest=ref.digest, identity=pack_identity(ref), length=len(data))
             if reservation is None:
                 return False
-            reservation.buffer[:] = data
-            store.publish([reservation])
-        return True
+            reservation.fill(data)
+            store.keep([reservation])
+        return reservation.failure is None
 
     def evict(
         self,

@@ -14,12 +14,10 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
-import numpy as np
-
 from aiscache.errors import ConfigError, OriginError
 from aiscache.keys import ObjectRef, pack_identity
 from aiscache.locks import ByteLocks
-from aiscache.origin import Fetched, Origin
+from aiscache.origin import Body, Fetched, HeapBody, Origin
 from aiscache.store import Reservation, Store
 from aiscache.uninterrupted import Uninterrupted
 from aiscache.view import View, own_view
@@ -32,6 +30,7 @@ PATIENCE_S = 30.0  # how long to wait for another's fetch: the SDK's read timeou
 _FLIGHT_RANGE = (1 << 62) - 1
 
 Outcome = View | OriginError
+_LATER = own_view(b"")
 
 
 class Wanted(NamedTuple):
@@ -63,8 +62,8 @@ class StoreSink:
         self._wanted = wanted
         self._reserved: dict[int, Reservation] = {}
 
-    def open(self, index: int, size: int) -> memoryview:
-        """Return the buffer for an object; a second call for the same one gives the first buffer back."""
+    def open(self, index: int, size: int) -> Body:
+        """Return where an object goes; a second call for the same one gives the first place back."""
         with Uninterrupted():
             self._give_up(index)
             reservation = None
@@ -73,8 +72,8 @@ class StoreSink:
                 reservation = self._store.reserve(key=key, digest=digest, identity=pack_identity(ref), length=size)
             if reservation is not None:
                 self._reserved[index] = reservation
-                return reservation.buffer
-        return np.empty(size, np.uint8).data  # not zeroed, and mapped by the allocator if it is large
+                return reservation
+        return HeapBody(size)
 
     def settle(self, arrived: Sequence[Fetched]) -> list[Outcome]:
         """Return each object as the caller may have it, or its error; publish together what lies in the store."""
@@ -83,16 +82,20 @@ class StoreSink:
 
     def _settle(self, arrived: Sequence[Fetched]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        kept: list[tuple[int, Reservation]] = []
+        kept: list[tuple[int, Reservation]] = []  # with their places among the outcomes
         for fetched in arrived:
             if fetched.error is not None:
                 self._give_up(fetched.index)
                 outcomes.append(fetched.error)
                 continue
-            reservation = self._reserved.pop(fetched.index, None)
-            if reservation is not None:
-                kept.append((len(outcomes), reservation))
-            outcomes.append(own_view(fetched.result()))
+            body = fetched.result()
+            if isinstance(body, HeapBody):
+                outcomes.append(own_view(body.data))
+                continue
+            reservation = self._reserved.pop(fetched.index)
+            reservation.checksum = fetched.xxh64
+            kept.append((len(outcomes), reservation))
+            outcomes.append(_LATER)
         if kept and self._store is not None:
             views = self._store.publish([reservation for _, reservation in kept])
             for (place, _), view in zip(kept, views, strict=True):

@@ -189,7 +189,7 @@ class Actor:
             key=ref.key, digest=ref.digest, identity=pack_identity(ref), length=len(data)
         )
         if reservation is not None:
-            reservation.buffer[:] = data
+            reservation.fill(data)
             version.check(store.publish([reservation])[0])
 
     def unstage(self) -> None:

@@ -95,7 +95,7 @@ def test_what_another_user_puts_into_an_open_directory_as_it_is_taken_is_refused
     close = Path.chmod
 
     def too_late(self: Path, mode: int) -> None:
-        (path / "format").write_text("aiscache 1\n")
+        (path / "format").write_text("aiscache 2\n")
         close(self, mode)
 
     monkeypatch.setattr(Path, "chmod", too_late)

@@ -2,7 +2,7 @@
 
     origin = Origin.from_client(client)
     for fetched in origin.fetch(refs, sink):
-        fetched.result()                     # the verified bytes, in the sink's buffer, or the error
+        fetched.result()                     # what the sink opened, with the verified bytes; or the error
 
 Bodies come straight from the owning targets through libcurl's multi interface, many at a time in the calling thread.
 Pickles to its settings; a process has one origin per settings, however often they arrive.
@@ -124,7 +124,7 @@ class Origin:
     def fetch(self, refs: Iterable[ObjectRef], sink: Sink, *, in_flight: int = 16) -> Iterator[Fetched]:
         """Get many objects, `in_flight` at a time, and yield each when it has ended, in the order of ending.
 
-        Failures are yielded as `Fetched.error`; only what `sink.open` raises leaves the iterator. `refs` is read as
+        Failures are yielded as `Fetched.error`; only what the sink raises leaves the iterator. `refs` is read as
         far as there is room, so it may be a generator. Nothing moves while the caller does not ask for the next one.
         Closing the iterator cancels what is under way. CPU: about 0.1 ms per object of 100 KiB.
         """
@@ -133,8 +133,9 @@ class Origin:
             yield Fetched(
                 index=task.index,
                 ref=task.ref,
-                buffer=None if task.error else task.buffer,
+                body=None if task.error else task.body,
                 size=task.size,
+                xxh64=task.xxh64,
                 error=task.error,
                 attempts=task.attempts,
                 target=task.node,

@@ -104,6 +104,10 @@ class Run:
         ended = self._engine.ended()
         for wire, code, message in ended:
             self._end(wire, wire.finish(code, message))
+        for wire in [wire for wire in self._active if wire.is_loaded()]:
+            outcome = wire.take()
+            if outcome is not None:
+                self._end(wire, outcome)
         now = self.now()
         if now >= self._next_sweep:
             self._sweep(now)

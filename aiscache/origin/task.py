@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiscache.errors import OriginError
 from aiscache.keys import ObjectRef
 from aiscache.origin.clustermap import ClusterMap
+from aiscache.origin.fetched import Body
 from aiscache.origin.head import Head
 
 GET, HEAD, MAP = "GET", "HEAD", "MAP"
@@ -14,8 +15,9 @@ class Task:
     """The state of one request. `path` is relative to the node; `url` is set while a redirect is followed."""
 
     __slots__ = (
-        "attempts", "began", "buffer", "deadline", "denials", "direct", "doubts", "error", "head", "hops", "index",
+        "attempts", "began", "body", "deadline", "denials", "direct", "doubts", "error", "head", "hops", "index",
         "network_failures", "node", "owner", "path", "ref", "refusals", "size", "took_s", "url", "verb", "verified",
+        "xxh64",
     )  # fmt: skip
 
     def __init__(self, verb: str, path: str, *, index: int, ref: ObjectRef, deadline: float) -> None:
@@ -36,8 +38,9 @@ class Task:
         self.refusals = 0
         self.doubts = 0  # how often the bytes were not what their checksum is of
         self.denials = 0  # how often it was said to be missing, or another version
-        self.buffer: memoryview | None = None
+        self.body: Body | None = None
         self.size = 0
+        self.xxh64 = 0
         self.head: Head | None = None
         self.error: OriginError | None = None
         self.verified = False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from aiscache.fill import Wanted
 from aiscache.locks import ByteLocks
-from aiscache.origin import Fetched
+from aiscache.origin import Body, Fetched
 from aiscache.prefetch.plan import Outcome
 from aiscache.store import STAGING, Reservation, Store
 
@@ -29,6 +29,21 @@ class Landed(NamedTuple):
 
 
 Reserve = Callable[[Label, Wanted, int], Reservation | None]
+
+
+class _Nowhere:
+    """A body that is read from the cluster and let go."""
+
+    __slots__ = ("length",)
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def write(self, chunks: Sequence[bytes]) -> None:
+        pass
+
+    def restart(self) -> None:
+        pass
 
 
 class Landing:
@@ -58,18 +73,18 @@ class Landing:
         self._coming.append((label, wanted))
         return True
 
-    def open(self, index: int, size: int) -> memoryview:
-        """Return the buffer for an object; memory that is thrown away if it has no space."""
+    def open(self, index: int, size: int) -> Body:
+        """Return where an object goes: nowhere if it has no space."""
         reservation = self._reserved.get(index)
         if reservation is not None and reservation.length == size:
-            return reservation.buffer
+            return reservation
         self._give_up(index)
         coming = self._coming[index]
         reservation = None if coming is None else self._reserve(*coming, size)
         if reservation is None:
-            return memoryview(bytearray(size))
+            return _Nowhere(size)
         self._reserved[index] = reservation
-        return reservation.buffer
+        return reservation
 
     def settle(self, fetched: Fetched) -> Landed:
         """End one object: publish it if it arrived, free its flight; return what it was fetched for."""
@@ -84,7 +99,10 @@ class Landing:
                 return Landed(label, wanted.key, Outcome.FAILED)
             if reservation is None:
                 return Landed(label, wanted.key, Outcome.LEFT)
+            reservation.checksum = fetched.xxh64
             self._store.keep([reservation])
+            if reservation.failure is not None:
+                return Landed(label, wanted.key, Outcome.LEFT)
             if reservation.writer.tier == STAGING:
                 return Landed(label, wanted.key, Outcome.STAGED, reservation.writer.segment_id)
             return Landed(label, wanted.key, Outcome.KEPT)

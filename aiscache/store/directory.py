@@ -1,6 +1,6 @@
 """The cache directory: what lies where, and whether it is ours to use.
 
-    format          "aiscache 1": whose directory this is; the first file made, checked by every opener
+    format          "aiscache 2": whose directory this is; the first file made, checked by every opener
     CACHEDIR.TAG    tells backup programs to leave it out (bford.info/cachedir)
     boot            the boot id of the machine when the index was last known good
     leases flights  byte locks
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from aiscache.errors import CacheDirectoryError
 
-FORMAT = "aiscache 1\n"
+FORMAT = "aiscache 2\n"
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is a cache of aiscache; it may be deleted.\n"
 _ELSEWHERE = "give another one with Cache(path) or AISCACHE_DIR"
 _WITHOUT_LOCKS = "give a directory on a local disk or on tmpfs instead"

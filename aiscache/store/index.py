@@ -51,7 +51,7 @@ _open_lock_files: set[tuple[int, int]] = set()  # device and inode
 
 
 class Entry(NamedTuple):
-    """Where one object lies: byte range of a segment, xxh3_64 of the payload, digest of the version."""
+    """Where one object lies: byte range of a segment, xxh64 of the payload, digest of the version."""
 
     segment: int
     payload: int

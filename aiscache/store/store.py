@@ -242,13 +242,30 @@ class Store:
 
         1. The headers are written, which makes the records good.
         2. The entries are written, unless the segment was removed by force meanwhile (its row is gone then).
+
+        What could not be written gets no entry: its space is dead.
         """
-        entries = [Entry(r.writer.segment_id, r.payload, r.length, r.commit(), r.digest) for r in reservations]
+        good = [reservation for reservation in reservations if self._commit(reservation)]
+        entries = [Entry(r.writer.segment_id, r.payload, r.length, r.checksum, r.digest) for r in good]
         try:
-            for segment_id in self._put_entries(reservations, entries):
+            for segment_id in self._put_entries(good, entries):
                 self._space.forget(segment_id)
+            for reservation in reservations:
+                if reservation.failure is not None:
+                    self._space.add_dead(reservation.writer.segment_id, reservation.end - reservation.start)
         except lmdb.Error as error:  # a full disk, a full index; or closed meanwhile, which is no reason to lose bytes
             self._complain("write to the index of", error)
+
+    def _commit(self, reservation: Reservation) -> bool:
+        try:
+            if reservation.failure is None:
+                reservation.commit()
+        except OSError as error:
+            reservation.spill(error)
+        if reservation.failure is None:
+            return True
+        self._complain("write to", reservation.failure)
+        return False
 
     def _settle(self, reservations: Sequence[Reservation]) -> None:
         try:
@@ -535,13 +552,14 @@ class Store:
         writer = reservation.writer
         view = None
         try:
-            view = self._mapped.view(
-                writer.segment_id, writer.tier, offset=reservation.payload, length=reservation.length
-            )
+            if reservation.failure is None:
+                view = self._mapped.view(
+                    writer.segment_id, writer.tier, offset=reservation.payload, length=reservation.length
+                )
         except (CorruptError, OSError) as error:
             _LOG.debug("cannot map segment %x: %s", writer.segment_id, str(error))
-        # None: removed by force, or the store was closed meanwhile
-        return own_view(bytes(reservation.buffer)) if view is None else view
+        # None: it could not be written, it was removed by force, or the store was closed meanwhile
+        return own_view(reservation.read()) if view is None else view
 
     def _make_room(self, tier: int, needed: int) -> bool:
         """Free `needed` bytes in a tier; what this process has mapped without a use for it only if it must be."""

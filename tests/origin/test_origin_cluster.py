@@ -44,7 +44,7 @@ def test_a_target_in_maintenance_hands_over(cluster: DevCluster, origin_at: Make
     cluster.put_many("b", {f"o{n}": b"new" * n for n in range(1, 60)})
     # The old owner still has the old bytes and would serve them to whoever asks it directly (recorded: 251, 252).
     for fetched in origin.fetch(listed(origin), HeapSink()):
-        assert bytes(fetched.result()[:3]) == b"new"
+        assert bytes(fetched.result())[:3] == b"new"
     cluster.reset_requests()
     assert all(fetched.verified for fetched in origin.fetch(listed(origin), HeapSink()))
     assert cluster.requests()["REDIRECT"] == 0  # the new map is known

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
+import xxhash
 from aistore.sdk import Client
 from aistore.sdk.namespace import Namespace
 
@@ -65,8 +66,8 @@ def test_every_name_comes_straight_from_its_target(dev_cluster: DevCluster, orig
         assert fetched.verified
         assert fetched.attempts == 1
         assert fetched.target in dev_cluster.targets
-        assert fetched.buffer is not None
-        assert fetched.buffer.obj is sink.buffers[fetched.index]
+        assert fetched.body is sink.bodies[fetched.index]
+        assert fetched.xxh64 == xxhash.xxh64_intdigest(bytes(fetched.result()))
     requests = dev_cluster.requests()
     assert (requests["GET"], requests["REDIRECT"], requests["SMAP"]) == (len(NAMES), 0, 0)
 
@@ -96,7 +97,7 @@ def test_sizes_and_checksum_types(
     sink = HeapSink()
     fetched = origin.fetch_one(ref, sink)
     assert bytes(fetched.result()) == body
-    assert fetched.size == size == len(sink.buffers[0])
+    assert fetched.size == size == sink.bodies[0].length
     assert fetched.verified == (kind != "none")
 
 
@@ -191,7 +192,7 @@ def test_etl_output_of_another_size_comes_through_the_proxy(
     )  # fmt: skip
     sink = HeapSink()
     fetched = origin.fetch_one(ref, sink)
-    assert fetched.size == 300_000 == len(sink.buffers[0])
+    assert fetched.size == 300_000 == sink.bodies[0].length
     assert len(bytes(fetched.result())) == 300_000
     missing = ObjectRef(cluster=source.cluster, provider="ais", bucket=bucket_name, name="x", etl="nosuch")
     with pytest.raises(EtlNotFoundError, match="nosuch"):

@@ -11,7 +11,7 @@ from rawserver import CLOSE, RawServer, Request, object_response, redirect, resp
 
 from aiscache.errors import ChecksumMismatchError, ObjectChangedError, OriginError, UnreachableError
 from aiscache.keys import ObjectRef
-from aiscache.origin import HeapSink, Origin
+from aiscache.origin import HeapBody, HeapSink, Origin
 
 GOOD, BAD = b"good bytes" * 3000, b"g00d bytes" * 3000
 SUM = xxhash.xxh64_hexdigest(GOOD)
@@ -53,11 +53,11 @@ def test_a_flipped_bit_is_fetched_once_more_through_the_proxy(origin_at: MakeOri
         assert len(cluster.proxy.gets()) == 1
 
 
-def test_a_retry_of_the_same_size_reuses_the_buffer(origin_at: MakeOrigin, ref: MakeRef) -> None:
+def test_a_retry_of_the_same_size_reuses_the_body(origin_at: MakeOrigin, ref: MakeRef) -> None:
     opened: list[tuple[int, int]] = []
 
     class Counting(HeapSink):
-        def open(self, index: int, size: int) -> memoryview:
+        def open(self, index: int, size: int) -> HeapBody:
             opened.append((index, size))
             return super().open(index, size)
 
@@ -165,7 +165,7 @@ def test_a_body_without_length_goes_to_the_sink_when_it_is_known(origin_at: Make
     with Cluster(chunked(big)) as cluster:
         sink = HeapSink()
         fetched = origin_at(cluster.proxy.url).fetch_one(ref(etl="e", size=3, checksum="0" * 16), sink)
-        assert sink.buffers[0] == big
+        assert bytes(sink.bodies[0]) == big
         assert fetched.size == len(big)
     with Cluster(chunked(b"")) as cluster:
         assert origin_at(cluster.proxy.url).fetch_one(ref(etl="e", size=3), HeapSink()).size == 0
@@ -214,17 +214,17 @@ def test_garbage_is_an_error_of_ours(origin_at: MakeOrigin, ref: MakeRef, garbag
 
 def test_what_the_sink_raises_ends_the_fetch(origin_at: MakeOrigin, ref: MakeRef) -> None:
     class Full(HeapSink):
-        def open(self, index: int, size: int) -> memoryview:
+        def open(self, index: int, size: int) -> HeapBody:
             raise KeyboardInterrupt if index else OSError(28, "disk full")
 
     class Wrong(HeapSink):
-        def open(self, index: int, size: int) -> memoryview:
+        def open(self, index: int, size: int) -> HeapBody:
             return super().open(index, size + 1)
 
     with Cluster(object_response(GOOD)) as cluster:
         origin = origin_at(cluster.proxy.url)
         with pytest.raises(OSError, match="disk full"):
             list(origin.fetch([ref()] * 3, Full(), in_flight=1))
-        with pytest.raises(ValueError, match="buffer"):
+        with pytest.raises(ValueError, match="sink opened a body of"):
             list(origin.fetch([ref()], Wrong()))
         assert [fetched.error for fetched in origin.fetch([ref()] * 20, HeapSink())] == [None] * 20

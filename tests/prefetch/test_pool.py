@@ -263,7 +263,7 @@ def test_a_dataloader_worker_that_is_killed_is_told_and_the_pool_ends(
     reader = next(pid for pid in children_of(process.pid) if pid not in pool)
     os.kill(reader, signal.SIGKILL)
     _, errors = process.communicate(timeout=30)
-    assert "killed by signal" in errors
+    assert "killed by signal" in errors or "exited unexpectedly" in errors  # whichever torch sees first
     wait_until(lambda: not any(map(is_alive, pool)), timeout_s=5)
     nothing_is_left(path, capacity=FULL)
 

@@ -36,7 +36,7 @@ class Blob:
     def filled(self, store: Store) -> Reservation:
         reservation = self.reserve(store)
         assert reservation is not None, f"no room for {self}"
-        reservation.buffer[:] = self.data
+        reservation.fill(self.data)
         return reservation
 
     def put(self, store: Store) -> View:
@@ -47,7 +47,7 @@ class Blob:
         reservation = self.reserve(store)
         if reservation is None:
             return False
-        reservation.buffer[:] = self.data
+        reservation.fill(self.data)
         store.publish([reservation])
         return True
 

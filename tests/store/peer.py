@@ -58,7 +58,7 @@ class _FarEnd:
 
     def publish(self, blob: Blob) -> None:
         reservation = self.held.pop(blob.ref.name)
-        reservation.buffer[:] = blob.data
+        reservation.fill(blob.data)
         self.store.publish([reservation])
 
     def sweep(self, names: set[str], force: bool) -> Any:

@@ -54,7 +54,7 @@ def open_path(tmp_path: Path) -> Path:
 def test_a_new_one_is_private_and_tagged(disk: Path) -> None:
     made = Directory(disk)
     assert stat.S_IMODE(disk.stat().st_mode) == 0o700
-    assert (disk / "format").read_text() == "aiscache 1\n"
+    assert (disk / "format").read_text() == "aiscache 2\n"
     assert (disk / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
     assert all(part.is_dir() for part in (made.index, made.segments, made.manifests))
     Directory(disk)
@@ -100,20 +100,20 @@ def test_somebody_elses_files(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("text", ["aiscache 2\n", "something else", "\udcff\udcfe"])
+@pytest.mark.parametrize("text", ["aiscache 1\n", "something else", "\udcff\udcfe"])
 def test_another_format(disk: Path, text: str) -> None:
     Directory(disk)
     (disk / "format").write_text(text, errors="surrogateescape")
-    with pytest.raises(CacheDirectoryError, match=r"this version reads 'aiscache 1'; remove the directory or give"):
+    with pytest.raises(CacheDirectoryError, match=r"this version reads 'aiscache 2'; remove the directory or give"):
         Directory(disk)
 
 
-@pytest.mark.parametrize("begun", ["", "a", "aiscache 1"])
+@pytest.mark.parametrize("begun", ["", "a", "aiscache 2"])
 def test_a_format_file_that_its_maker_had_no_time_to_fill(disk: Path, begun: str) -> None:
     Directory(disk)
     (disk / "format").write_text(begun)
     Directory(disk)
-    assert (disk / "format").read_text() == "aiscache 1\n"
+    assert (disk / "format").read_text() == "aiscache 2\n"
 
 
 def test_writable_by_others(disk: Path) -> None:

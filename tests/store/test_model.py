@@ -87,7 +87,7 @@ class Cache(Model):
             blob = self.new_version(name, size)
             reservation = blob.reserve(self.store)
             if reservation is not None:
-                reservation.buffer[:] = blob.data
+                reservation.fill(blob.data)
                 reservations.append((blob, reservation))
         for view, (blob, _) in zip(self.store.publish([r for _, r in reservations]), reservations, strict=True):
             assert bytes(view) == blob.data
@@ -108,7 +108,7 @@ class Cache(Model):
     @rule(data=st.data())
     def publish(self, data: st.DataObject) -> None:
         blob, reservation = self.reservations.pop(data.draw(st.integers(0, len(self.reservations) - 1)))
-        reservation.buffer[:] = blob.data
+        reservation.fill(blob.data)
         (view,) = self.store.publish([reservation])
         assert bytes(view) == blob.data
         self.versions[blob.ref.name] = blob
@@ -118,7 +118,7 @@ class Cache(Model):
     def give_up(self, data: st.DataObject) -> None:
         _, reservation = self.reservations.pop(data.draw(st.integers(0, len(self.reservations) - 1)))
         if reservation.length:
-            reservation.buffer[:1] = b"x"
+            reservation.write([b"x"])
         self.store.give_up(reservation)
 
     @rule(name=names)

@@ -173,7 +173,9 @@ def test_a_reservation_outlives_close_without_a_crash(disk: Path) -> None:
             reservation = Blob("pending", size=500_000).reserve(store)
             assert reservation is not None
         peer.ask("sweep", {"before"}, False)
-        reservation.buffer[:] = Blob("pending", size=500_000).data  # a SIGBUS, had the sweep cut the file
+        (file,) = segment_files(disk)  # neither removed nor cut off by the sweep
+        assert file.stat().st_size > 500_000
+        reservation.fill(Blob("pending", size=500_000).data)
         del reservation
         peer.ask("sweep", {"before"}, False)
     assert segment_files(disk) == []

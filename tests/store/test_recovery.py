@@ -283,7 +283,7 @@ def test_a_full_index_makes_publishing_fall_back(disk: Path, monkeypatch: pytest
         for blob in many:
             reservation = blob.reserve(store)
             if reservation is not None:
-                reservation.buffer[:] = blob.data
+                reservation.fill(blob.data)
                 assert bytes(store.publish([reservation])[0]) == blob.data
         right = sum(blob.is_right(store) for blob in many)
         assert 100 < right < 3000

@@ -119,7 +119,7 @@ def test_a_reservation_given_up_gives_its_space_back(place: Path) -> None:
         for _ in range(50):  # ten times what fits
             reservation = Blob("a", size=1_000_000).reserve(store)
             assert reservation is not None
-            reservation.buffer[:10] = b"x" * 10
+            reservation.write([b"x" * 10])
             store.give_up(reservation)
             del reservation
         assert store.count() == 0
@@ -245,7 +245,7 @@ def test_publishing_into_a_closed_store_still_gives_the_bytes(disk: Path) -> Non
     with opened(disk, "50MB") as store:
         reservation = Blob("a").reserve(store)
         assert reservation is not None
-    reservation.buffer[:] = Blob("a").data
+    reservation.fill(Blob("a").data)
     with pytest.raises(CacheClosedError):
         store.publish([reservation])
 

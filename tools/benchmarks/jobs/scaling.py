@@ -65,7 +65,7 @@ def _filled(place: Place, *, count: int, size: int, together: int = 64) -> dict[
             key = _key(number)
             reservation = store.reserve(key=key, digest=1, identity=b"", length=size)
             assert reservation is not None
-            reservation.buffer[:] = data
+            reservation.fill(data)
             reservations.append(reservation)
         store.keep(reservations)
         if together == 1:
