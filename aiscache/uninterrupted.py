@@ -14,7 +14,10 @@ from typing import Any
 
 
 class Uninterrupted:
-    """A context in which SIGINT is noted, and handled at its end; 2 us. For steps of milliseconds; may be nested."""
+    """A context in which SIGINT is noted, and handled at its end; 2 us. For steps of milliseconds; may be nested.
+
+    An inner one does nothing: it takes a quarter of that.
+    """
 
     __slots__ = ("_before", "_caught")
 
@@ -23,7 +26,10 @@ class Uninterrupted:
         self._caught: tuple[Any, ...] | None = None
 
     def __enter__(self) -> None:
-        if get_ident() == main_thread().ident and callable(before := _signal.getsignal(SIGINT)):
+        if get_ident() != main_thread().ident:
+            return
+        before = _signal.getsignal(SIGINT)
+        if callable(before) and not isinstance(getattr(before, "__self__", None), Uninterrupted):
             self._before = before
             _signal.signal(SIGINT, self._note)
 

@@ -76,7 +76,7 @@ class HeapSink:
         return body
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: that alone would cost 2 us an object
 class Fetched:
     """The end of one object's transfer: `body` got its `size` verified bytes, or `error` says why not.
 
@@ -84,6 +84,7 @@ class Fetched:
     `target` is the URL of the node that answered last, "" if none did. `checksum` and `version` are what the cluster
     said with the bytes. `verified` tells whether the bytes were held against a checksum (a bucket may have none, and
     the output of an ETL has none). `xxh64` is that of the bytes, with seed 0, computed as they came.
+    `ready` is how many more have ended already, and come without a wait.
     """
 
     index: int
@@ -99,6 +100,7 @@ class Fetched:
     version: str = ""
     verified: bool = False
     took_s: float = 0.0
+    ready: int = 0
 
     def result(self) -> Body:
         """Return the body, or raise the error."""

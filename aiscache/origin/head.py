@@ -27,63 +27,32 @@ class Head:
 
 
 def parse_head(lines: list[bytes]) -> Head:
-    """Read the header lines that libcurl handed over; the last block counts, as `100 Continue` has one too. 3 us."""
-    head = Head()
+    """Read the header lines that libcurl handed over; the last block counts, as `100 Continue` has one too. 4 us."""
+    fields: dict[bytes, bytes] = {}
+    status = 0
     for line in lines:
         name, colon, value = line.partition(b":")
         if colon:
-            reader = _READERS.get(name.lower())
-            if reader is not None:
-                reader(head, value.strip())
+            fields[name.lower()] = value
         elif line.startswith(b"HTTP/"):
-            head = Head(status=int(line.split(None, 2)[1]))
-    head.complete = bool(lines) and lines[-1] in (b"\r\n", b"\n")
+            status = int(line.split(None, 2)[1])
+            fields.clear()
+    get = fields.get
+    head = Head(status, complete=bool(lines) and lines[-1] in (b"\r\n", b"\n"))
+    length = get(b"content-length", b"").strip()
+    if length.isdigit():
+        head.length = int(length)
+    head.checksum_type = get(b"ais-checksum-type", b"").strip().decode("latin-1")
+    head.checksum = get(b"ais-checksum-value", b"").strip().decode("latin-1").lower()
+    head.version = get(b"ais-version", b"").strip().decode("utf-8", "replace")
+    head.chunked = get(b"transfer-encoding", b"").strip().lower() == b"chunked"
+    if status != 200:
+        head.location = get(b"location", b"").strip()
+        head.error = get(b"hdr-error", b"").strip()
+        # An HTTP date is possible too; AIS sends none at all, so only the simple form is read.
+        seconds = get(b"retry-after", b"").strip()
+        head.retry_after_s = float(seconds) if seconds.isdigit() else None
     return head
-
-
-def _length(head: Head, value: bytes) -> None:
-    head.length = int(value) if value.isdigit() else -1
-
-
-def _chunked(head: Head, value: bytes) -> None:
-    head.chunked = value.lower() == b"chunked"
-
-
-def _checksum_type(head: Head, value: bytes) -> None:
-    head.checksum_type = value.decode("latin-1")
-
-
-def _checksum(head: Head, value: bytes) -> None:
-    head.checksum = value.decode("latin-1").lower()
-
-
-def _version(head: Head, value: bytes) -> None:
-    head.version = value.decode("utf-8", "replace")
-
-
-def _location(head: Head, value: bytes) -> None:
-    head.location = value
-
-
-def _retry_after(head: Head, value: bytes) -> None:
-    # An HTTP date is possible too; AIS sends none at all, so only the simple form is read.
-    head.retry_after_s = float(value) if value.isdigit() else None
-
-
-def _error(head: Head, value: bytes) -> None:
-    head.error = value
-
-
-_READERS = {
-    b"content-length": _length,
-    b"transfer-encoding": _chunked,
-    b"ais-checksum-type": _checksum_type,
-    b"ais-checksum-value": _checksum,
-    b"ais-version": _version,
-    b"location": _location,
-    b"retry-after": _retry_after,
-    b"hdr-error": _error,
-}
 
 
 def difference(ref: ObjectRef, head: Head, *, size: int) -> str:

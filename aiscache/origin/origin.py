@@ -144,6 +144,7 @@ class Origin:
                 version=head.version if head else "",
                 verified=task.verified,
                 took_s=task.took_s,
+                ready=task.ready,
             )
 
     def fetch_one(self, ref: ObjectRef, sink: Sink) -> Fetched:

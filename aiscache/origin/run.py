@@ -63,7 +63,9 @@ class Run:
                 self._turn()
                 while self._ended:
                     left_at = monotonic()
-                    yield self._ended.popleft()
+                    task = self._ended.popleft()
+                    task.ready = len(self._ended)
+                    yield task
                     self._paused_s += monotonic() - left_at
                     if self._engine.forked:
                         raise OriginError(

@@ -16,8 +16,8 @@ class Task:
 
     __slots__ = (
         "attempts", "began", "body", "deadline", "denials", "direct", "doubts", "error", "head", "hops", "index",
-        "network_failures", "node", "owner", "path", "ref", "refusals", "size", "took_s", "url", "verb", "verified",
-        "xxh64",
+        "network_failures", "node", "owner", "path", "ready", "ref", "refusals", "size", "took_s", "url", "verb",
+        "verified", "xxh64",
     )  # fmt: skip
 
     def __init__(self, verb: str, path: str, *, index: int, ref: ObjectRef, deadline: float) -> None:
@@ -40,6 +40,7 @@ class Task:
         self.denials = 0  # how often it was said to be missing, or another version
         self.body: Body | None = None
         self.size = 0
+        self.ready = 0  # how many others had ended too when this one was handed out
         self.xxh64 = 0
         self.head: Head | None = None
         self.error: OriginError | None = None

@@ -86,28 +86,40 @@ class Landing:
         self._reserved[index] = reservation
         return reservation
 
-    def settle(self, fetched: Fetched) -> Landed:
-        """End one object: publish it if it arrived, free its flight; return what it was fetched for."""
-        coming = self._coming[fetched.index]
-        assert coming is not None  # noqa: S101  (each index ends once)
-        label, wanted = coming
+    def settle(self, arrived: Sequence[Fetched]) -> list[Landed]:
+        """End objects: publish together those that arrived, free their flights; return what each was fetched for."""
+        reserved = [self._reserved.pop(fetched.index, None) for fetched in arrived]
+        kept: list[Reservation] = []
         try:
-            reservation = self._reserved.pop(fetched.index, None)
-            if fetched.error is not None:
-                if reservation is not None:
+            for fetched, reservation in zip(arrived, reserved, strict=True):
+                if reservation is None:
+                    continue
+                if fetched.error is not None:
                     self._store.give_up(reservation)
-                return Landed(label, wanted.key, Outcome.FAILED)
-            if reservation is None:
-                return Landed(label, wanted.key, Outcome.LEFT)
-            reservation.checksum = fetched.xxh64
-            self._store.keep([reservation])
-            if reservation.failure is not None:
-                return Landed(label, wanted.key, Outcome.LEFT)
-            if reservation.writer.tier == STAGING:
-                return Landed(label, wanted.key, Outcome.STAGED, reservation.writer.segment_id)
-            return Landed(label, wanted.key, Outcome.KEPT)
+                else:
+                    reservation.checksum = fetched.xxh64
+                    kept.append(reservation)
+            if kept:
+                self._store.keep(kept)
+            return [self._landed(*one) for one in zip(arrived, reserved, strict=True)]
         finally:
-            self._end(fetched.index, wanted)
+            for fetched in arrived:
+                self._end(fetched.index, self._expected(fetched.index)[1])
+
+    def _landed(self, fetched: Fetched, reservation: Reservation | None) -> Landed:
+        label, wanted = self._expected(fetched.index)
+        if fetched.error is not None:
+            return Landed(label, wanted.key, Outcome.FAILED)
+        if reservation is None or reservation.failure is not None:
+            return Landed(label, wanted.key, Outcome.LEFT)
+        if reservation.writer.tier == STAGING:
+            return Landed(label, wanted.key, Outcome.STAGED, reservation.writer.segment_id)
+        return Landed(label, wanted.key, Outcome.KEPT)
+
+    def _expected(self, index: int) -> tuple[Label, Wanted]:
+        coming = self._coming[index]
+        assert coming is not None  # noqa: S101  (each index ends once)
+        return coming
 
     def close(self) -> None:
         """Give back all that did not arrive."""

@@ -20,12 +20,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 
-from aiscache.fill import Wanted
+from aiscache.fill import PUBLISH_TOGETHER, Wanted
 from aiscache.keys import ObjectRef, pack_identity
 from aiscache.locks import ByteLocks
 from aiscache.origin import Fetched
 from aiscache.prefetch.job import Job
-from aiscache.prefetch.landing import Label, Landing
+from aiscache.prefetch.landing import Label, Landed, Landing
 from aiscache.prefetch.messages import LONGEST, pack_report, unpack_chunk
 from aiscache.prefetch.page import CLOCK, DROP, Page
 from aiscache.prefetch.plan import Outcome
@@ -115,19 +115,26 @@ class Worker:
         cluster = self._queue[0][1].ref.cluster
         with closing(Landing(self._store, self._flights, self._reserve)) as landing:
             refs = self._startable(cluster, landing)
+            arrived: list[Fetched] = []
             for fetched in self._job.origins[cluster].fetch(refs, landing, in_flight=self._job.connections):
-                landed = landing.settle(fetched)
-                outcome = landed.outcome
-                last = self._fetching.pop(landed.key)
-                if landed.segment is not None:
-                    self._last[landed.segment] = max(self._last.get(landed.segment, 0), last)
-                if self._job.keep_only and outcome is Outcome.LEFT and fetched.size:
-                    outcome = Outcome.NO_ROOM
-                    self._full = True
-                self._count(fetched, outcome)
-                if landed.label.epoch == self._epoch:
-                    self._settle(landed.label.position, outcome, fetched.size)
-                self._report(at_least=_REPORT)
+                arrived.append(fetched)
+                if not fetched.ready or len(arrived) >= PUBLISH_TOGETHER:
+                    for one, landed in zip(arrived, landing.settle(arrived), strict=True):
+                        self._land(one, landed)
+                    arrived.clear()
+                    self._report(at_least=_REPORT)
+
+    def _land(self, fetched: Fetched, landed: Landed) -> None:
+        outcome = landed.outcome
+        last = self._fetching.pop(landed.key)
+        if landed.segment is not None:
+            self._last[landed.segment] = max(self._last.get(landed.segment, 0), last)
+        if self._job.keep_only and outcome is Outcome.LEFT and fetched.size:
+            outcome = Outcome.NO_ROOM
+            self._full = True
+        self._count(fetched, outcome)
+        if landed.label.epoch == self._epoch:
+            self._settle(landed.label.position, outcome, fetched.size)
 
     def _count(self, fetched: Fetched, outcome: Outcome) -> None:
         add = self._store.counters.add
