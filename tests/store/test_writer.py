@@ -1,0 +1,115 @@
+"""Reservations: bytes that come in pieces, too many of them, too few, and a file that cannot be written."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from aiscache.store import Reservation, Store
+from tests.store.objects import Blob, opened
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with opened(tmp_path / "cache", "50MB") as store:
+        yield store
+
+
+@pytest.fixture
+def no_longer_files() -> Iterator[Callable[[int], None]]:
+    """Limit how long this process may make files; the kernel then refuses writes past that."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(length: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (length, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def reserved(store: Store, blob: Blob) -> Reservation:
+    reservation = blob.reserve(store)
+    assert reservation is not None
+    return reservation
+
+
+def fill_in_pieces(reservation: Reservation, blob: Blob, *, piece: int) -> None:
+    reservation.write([blob.data[at : at + piece] for at in range(0, blob.size, piece)])
+    reservation.checksum = checksum(blob)
+
+
+def checksum(blob: Blob) -> int:
+    return xxhash.xxh64_intdigest(blob.data)
+
+
+@pytest.mark.parametrize("piece", [7, 100, 5_000, 20_000])
+def test_an_object_in_pieces(store: Store, piece: int) -> None:
+    blob = Blob("a", size=20_000)  # of 7 bytes: more pieces than one call of the kernel takes
+    reservation = reserved(store, blob)
+    fill_in_pieces(reservation, blob, piece=piece)
+    assert bytes(store.publish([reservation])[0]) == blob.data
+    assert store.verify() == []
+
+
+def test_beginning_anew(store: Store) -> None:
+    blob = Blob("a", size=20_000)
+    reservation = reserved(store, blob)
+    reservation.write([b"x" * 15_000])
+    reservation.restart()
+    fill_in_pieces(reservation, blob, piece=6_000)
+    store.keep([reservation])
+    assert blob.is_right(store)
+
+
+def test_more_bytes_than_reserved_touch_nothing(store: Store) -> None:
+    first, second = Blob("a", size=100), Blob("b", size=100)
+    one, two = reserved(store, first), reserved(store, second)
+    two.fill(second.data)
+    with pytest.raises(ValueError, match="more than the 100 bytes"):
+        one.write([b"x" * 99, b"xx"])
+    one.fill(first.data)
+    store.keep([one, two])
+    assert first.is_right(store)
+    assert second.is_right(store)
+
+
+def test_fewer_bytes_than_reserved_are_not_published(store: Store) -> None:
+    blob = Blob("a", size=100)
+    reservation = reserved(store, blob)
+    reservation.write([blob.data[:99]])
+    with pytest.raises(ValueError, match="99 of the 100 bytes"):
+        store.keep([reservation])
+    store.give_up(reservation)
+    assert not blob.is_right(store)
+
+
+def test_a_file_that_cannot_be_written_any_more(
+    store: Store, no_longer_files: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    before, torn, after = Blob("before"), Blob("torn", size=20_000), Blob("after")
+    before.put(store)
+    reservation = reserved(store, torn)
+    reservation.write([torn.data[:5_000]])
+    no_longer_files(reservation.payload + 5_000)
+    reservation.write([torn.data[5_000:10_000], torn.data[10_000:]])
+    reservation.checksum = checksum(torn)
+    assert bytes(store.publish([reservation])[0]) == torn.data  # the reader has it all the same
+    assert torn.get(store) is None
+    assert before.is_right(store)
+    assert caplog.text.count("cannot write to the cache in") == 1
+    no_longer_files(resource.RLIM_INFINITY)
+    assert after.put(store).tobytes() == after.data
+    assert store.verify() == []
+
+
+def test_a_header_that_cannot_be_written(store: Store, no_longer_files: Callable[[int], None]) -> None:
+    blob = Blob("a", size=20_000)
+    reservation = reserved(store, blob)
+    reservation.fill(blob.data)
+    no_longer_files(1)
+    assert bytes(store.publish([reservation])[0]) == blob.data
+    assert blob.get(store) is None
