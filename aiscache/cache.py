@@ -82,21 +82,20 @@ class Cache:
     def read_many(self, refs: Sequence[ObjectRef]) -> list[View]:
         """Return the bytes of objects in their order; what is missing is fetched, 16 at a time."""
         wanted = [Wanted.of(ref) for ref in refs]
-        views = self.lookup([one.key for one in wanted], [one.digest for one in wanted])
+        views, _ = self.lookup([one.key for one in wanted], [one.digest for one in wanted])
         missing = {one.key: one for one, view in zip(wanted, views, strict=True) if view is None}
         fetched = fetch_all(self.store(), list(missing.values()))
         return [fetched[one.key] if view is None else view for one, view in zip(wanted, views, strict=True)]
 
-    def lookup(self, keys: Sequence[bytes], digests: Sequence[int]) -> list[View | None]:
-        """Return what is here, None for what is not; one index transaction, no request."""
+    def lookup(self, keys: Sequence[bytes], digests: Sequence[int]) -> tuple[list[View | None], int]:
+        """Return what is here, None for what is not, and how many those are; one index transaction, no request."""
         store = self.store()
         if store is None:
-            return [None] * len(keys)
-        views = store.get_many(keys, digests)
-        misses = sum(view is None for view in views)
+            return [None] * len(keys), len(keys)
+        views, misses = store.get_many(keys, digests)
         if misses:
             store.counters.add("misses", misses)
-        return views
+        return views, misses
 
     def contains(self, ref: ObjectRef) -> bool:
         """Tell whether this version of the object is here; no request, nothing is counted."""

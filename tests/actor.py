@@ -121,7 +121,7 @@ class Actor:
 
     def look(self, versions: Sequence[Version]) -> None:
         wanted = [Wanted.of(version.ref) for version in versions]
-        views = self.cache.lookup([one.key for one in wanted], [one.digest for one in wanted])
+        views, _ = self.cache.lookup([one.key for one in wanted], [one.digest for one in wanted])
         for version, view in zip(versions, views, strict=True):
             if view is not None:
                 version.check(view)

@@ -71,7 +71,7 @@ def read_manifest(data: bytes) -> None:
         found = Manifest.of_bytes(data)
         for index in range(min(len(found), 50)):
             with contextlib.suppress(ManifestError):
-                found.ref(index)
+                assert found.ref(index).name == found.names_of([index])[0]
         assert len(found.keys) == len(found.sizes) == len(found.digests) == len(found)
 
 

@@ -88,7 +88,7 @@ class Opener:
 
     def look(self, cache: Cache) -> int:
         many = [*MANY, *LARGE]
-        views = cache.lookup([blob.key for blob in many], [blob.digest for blob in many])
+        views, _ = cache.lookup([blob.key for blob in many], [blob.digest for blob in many])
         for blob, view in zip(many, views, strict=True):
             assert view is None or bytes(view) == blob.data, f"wrong bytes for {blob}"
         return sum(view is not None for view in views)

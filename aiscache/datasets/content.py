@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from aiscache.datasets.reference import content_bytes
+from aiscache.datasets.reference import content_bytes, contents_bytes
 from aiscache.errors import ConfigError
 from aiscache.view import View
 
@@ -16,7 +16,14 @@ def _as_is(view: View) -> View:
     return view
 
 
-_KINDS: dict[str, Callable[[View], Any]] = {"bytes": content_bytes, "view": _as_is}
+def _all_as_are(views: list[View]) -> list[View]:
+    return views
+
+
+_KINDS: dict[str, tuple[Callable[[View], Any], Callable[[list[View]], list[Any]]]] = {
+    "bytes": (content_bytes, contents_bytes),
+    "view": (_as_is, _all_as_are),
+}
 
 
 def content_kind(content: str) -> str:
@@ -28,7 +35,12 @@ def content_kind(content: str) -> str:
 
 def as_content(kind: str) -> Callable[[View], Any]:
     """Return what turns a view into the content of that kind."""
-    return _KINDS[kind]
+    return _KINDS[kind][0]
+
+
+def as_contents(kind: str) -> Callable[[list[View]], list[Any]]:
+    """Return what turns many views into contents of that kind."""
+    return _KINDS[kind][1]
 
 
 def collate_as_list(batch: list[Any], **_: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from aiscache.cache import Cache, resolve_cache
-from aiscache.datasets.content import as_content, content_kind
+from aiscache.datasets.content import as_content, as_contents, content_kind
 from aiscache.datasets.process_directory import process_directory
 from aiscache.datasets.reader import Reader
 from aiscache.manifest import Listing, Manifest, ManifestStore
@@ -50,7 +50,7 @@ class Listed:
         self._prefix_map = prefix_map
         self._etl_name = etl_name
         self._content = content_kind(content)
-        self._convert = as_content(content)
+        self._convert, self._convert_all = as_content(content), as_contents(content)
         self.cache = resolve_cache(cache)
         self.manifest = ManifestStore(
             self._manifest_directory(), room=None if self.cache is None else self.cache.room_for
@@ -77,8 +77,8 @@ class Listed:
         return self._reader.read_many(indices)
 
     def _samples(self, indices: Sequence[int]) -> list[tuple[str, Any]]:
-        convert, name = self._convert, self.manifest.name
-        return [(name(index), convert(view)) for index, view in zip(indices, self.read_many(indices), strict=True)]
+        contents = self._convert_all(self.read_many(indices))
+        return list(zip(self.manifest.names_of(indices), contents, strict=True))
 
     def _objects(self, indices: Iterable[int]) -> Iterable[Object]:
         from aiscache.datasets.sdk_objects import sdk_objects

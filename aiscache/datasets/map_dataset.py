@@ -32,4 +32,4 @@ class AISMapDataset(AISBaseMapDataset):
         return self.manifest.name(row), self._convert(self._reader.read(row))
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[tuple[str, Any]]:
-        return self._samples([self.position(index) for index in indices])
+        return self._samples(self.positions(indices))

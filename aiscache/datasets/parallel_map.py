@@ -59,6 +59,10 @@ class CachedBuffer:
         return CachedBuffer, (self.view,)
 
 
+def _buffers(views: list[View]) -> list[CachedBuffer]:
+    return [CachedBuffer(view) for view in views]
+
+
 default_collate_fn_map.setdefault(CachedBuffer, collate_as_list)
 
 
@@ -86,7 +90,7 @@ class AISParallelMapDataset(AISBaseMapDataset):
         super().__init__(ais_source_list or (), prefix_map or {}, content=content or "view", **options)
         self._num_workers = num_workers
         if content is None:
-            self._convert = CachedBuffer
+            self._convert, self._convert_all = CachedBuffer, _buffers
 
     @property
     def num_workers(self) -> int:
@@ -99,4 +103,4 @@ class AISParallelMapDataset(AISBaseMapDataset):
         return self._samples([self.position(index)])[0]
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[tuple[str, Any]]:
-        return self._samples([self.position(index) for index in indices])
+        return self._samples(self.positions(indices))

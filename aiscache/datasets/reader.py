@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 from torch.utils.data import get_worker_info
 
@@ -61,16 +61,22 @@ class Reader:
 
     def read_many(self, rows: Sequence[int]) -> list[View]:
         """Return the bytes of many rows, in their order: one look into the index, then all misses at once."""
-        key_of, digest_of = self.manifest.key, self.manifest.digests.item
-        keys = [key_of(row) for row in rows]
-        found = [None] * len(keys) if self.cache is None else self.cache.lookup(keys, list(map(digest_of, rows)))
-        missing = {key: row for key, row, view in zip(keys, rows, found, strict=True) if view is None}
-        fetched = self._fetch(missing) if missing else {}
-        views = [fetched[key] if view is None else view for key, view in zip(keys, found, strict=True)]
+        keys, digests = self.manifest.identities(rows)
+        found: list[View | None] = [None] * len(keys)
+        misses = len(keys)
+        if self.cache is not None:
+            found, misses = self.cache.lookup(keys, digests)
+        views = self._fill_in(rows, keys, found) if misses else cast(list[View], found)
         if get_worker_info() is not None:
             for row, view in zip(rows, views, strict=True):
                 view.sample = (self, row)
         return views
+
+    def _fill_in(self, rows: Sequence[int], keys: list[bytes], found: list[View | None]) -> list[View]:
+        """Fetch what was not found."""
+        missing = {key: row for key, row, view in zip(keys, rows, found, strict=True) if view is None}
+        fetched = self._fetch(missing)
+        return [fetched[key] if view is None else view for key, view in zip(keys, found, strict=True)]
 
     def _fetch(self, rows: dict[bytes, int]) -> dict[bytes, View]:
         store = None if self.cache is None else self.cache.store()

@@ -8,6 +8,7 @@ mapping; a `CachedBytes` goes the same way, and the trainer copies the bytes fro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -33,12 +34,22 @@ class CachedBytes(bytes):
 
 def content_bytes(view: View) -> bytes:
     """Return a view's bytes; in a DataLoader's worker as `CachedBytes`, which are made to be sent away."""
-    if len(view) < LEAST_BYTES:
-        return bytes(view)
     keep_freed_memory()
-    place = None if get_worker_info() is None else _place(view)
+    return view.tobytes() if get_worker_info() is None else _sendable(view)
+
+
+def contents_bytes(views: Sequence[View]) -> list[bytes]:
+    """Return what `content_bytes` would of each."""
+    keep_freed_memory()
+    if get_worker_info() is not None:
+        return [_sendable(view) for view in views]
+    return [view.tobytes() for view in views]
+
+
+def _sendable(view: View) -> bytes:
+    place = _place(view) if len(view) >= LEAST_BYTES else None
     if place is None:
-        return bytes(view)
+        return view.tobytes()
     content = CachedBytes(view)
     content.place = place
     return content

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Any
 
@@ -167,6 +167,19 @@ class Manifest:
         start = self._keys_at + KEY_BYTES * index
         return self._data[start : start + KEY_BYTES]
 
+    def names_of(self, rows: Sequence[int]) -> list[str]:
+        """Return the names of rows that are within range, none of them negative; 0.3 us each."""
+        return self._names.at_all(np.array(rows, np.int64))
+
+    def identities(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> tuple[list[bytes], list[int]]:
+        """Return the keys and the version digests of rows, as `key` and `digests` have them; 0.15 us each."""
+        places = np.array(rows, np.int64)
+        try:
+            packed, digests = self.keys[places].tobytes(), self.digests[places].tolist()
+        except IndexError:
+            packed, digests = b"", [self._row(row) for row in rows]  # which raises what says more
+        return [packed[start : start + KEY_BYTES] for start in range(0, len(packed), KEY_BYTES)], digests
+
     def bucket(self, index: int) -> Source:
         """Return the bucket of a row."""
         number: int = _SOURCE.unpack_from(self._data, self._sources_at + 4 * self._row(index))[0]
@@ -186,13 +199,15 @@ class Manifest:
 class _Column:
     """Reads strings out of a blob; what lies outside of it is a ManifestError."""
 
-    __slots__ = ("_data", "_end", "_ends_at", "_start", "_width")
+    __slots__ = ("_data", "_end", "_ends", "_ends_at", "_start", "_width")
 
-    def __init__(self, data: mmap.mmap | bytes, start: int, length: int, *, width: int, ends_at: int) -> None:
+    def __init__(
+        self, data: mmap.mmap | bytes, start: int, length: int, *, width: int, ends_at: int, ends: npt.NDArray[np.int64]
+    ) -> None:
         self._data = data
         self._start, self._end = start, start + length
         self._width = width
-        self._ends_at = ends_at
+        self._ends_at, self._ends = ends_at, ends
 
     def at(self, index: int) -> str:
         """Return the string of a row that is within range."""
@@ -210,13 +225,28 @@ class _Column:
             )
         return self._data[first:last].decode("utf-8", "surrogateescape")
 
+    def at_all(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """Return the strings of rows that are within range."""
+        if self._width >= 0:
+            firsts = self._start + self._width * rows
+            lasts = firsts + self._width
+        else:
+            lasts = self._start + self._ends[rows]
+            firsts = self._start + np.where(rows > 0, self._ends[rows - 1], 0)
+        if not ((self._start <= firsts) & (firsts <= lasts) & (lasts <= self._end)).all():
+            return [self.at(row) for row in rows.tolist()]  # which raises what says more
+        data = self._data
+        places = zip(firsts.tolist(), lasts.tolist(), strict=True)
+        return [data[first:last].decode("utf-8", "surrogateescape") for first, last in places]
+
 
 def _column(data: mmap.mmap | bytes, layout: Layout, name: str) -> _Column:
     header = layout.header
     start, length = header.sections[name]
     width = header.widths.get(name, -1)
-    ends_at = -1 if width >= 0 else header.sections[f"{name[:-1]}_ends"][0]
-    return _Column(data, start, length, width=width, ends_at=ends_at)
+    ends_at, ends_length = (0, 0) if width >= 0 else header.sections[f"{name[:-1]}_ends"]
+    ends = np.frombuffer(data, "<i8", ends_length // 8, ends_at)
+    return _Column(data, start, length, width=width, ends_at=ends_at, ends=ends)
 
 
 def _reopen(path: str) -> Manifest:

@@ -86,11 +86,6 @@ class Job:
         digests = [0] * len(rows)
         for manifest, start, end in zip(self.manifests, [0, *self._ends], self._ends, strict=False):
             ours = np.flatnonzero((rows >= start) & (rows < end))
-            places = rows[ours] - start
-            blob = manifest.keys[places].tobytes()
-            for number, (position, digest) in enumerate(
-                zip(ours.tolist(), manifest.digests[places].tolist(), strict=True)
-            ):
-                keys[position] = blob[16 * number : 16 * number + 16]
-                digests[position] = digest
+            for position, key, digest in zip(ours.tolist(), *manifest.identities(rows[ours] - start), strict=True):
+                keys[position], digests[position] = key, digest
         return keys, digests

@@ -175,9 +175,8 @@ class Index:
         """Return the packed entry of each key; 2 us for the transaction and 0.8 us for each key."""
         with self._reading, self._begin(write=False, db=self.entries) as transaction:
             values: list[bytes | None] = list(map(transaction.get, keys))
-        for value in values:
-            if value is not None and len(value) != ENTRY.size:
-                raise _wrong_length(value)
+        if not _ENTRY_SIZES.issuperset(map(len, filter(None, values))):
+            raise _wrong_length(next(value for value in values if value and len(value) != ENTRY.size))
         return values
 
     def before_fork(self) -> None:
@@ -289,6 +288,9 @@ def _unpack(layout: Struct, value: bytes) -> tuple[int, ...]:
     if len(value) != layout.size:
         raise _wrong_length(value)
     return layout.unpack(value)
+
+
+_ENTRY_SIZES = frozenset({ENTRY.size})
 
 
 def _wrong_length(value: bytes) -> lmdb.Error:

@@ -69,6 +69,9 @@ def test_what_goes_in_comes_out(pages: list, etl: str) -> None:
     assert [manifest.bucket(index).bucket for index in range(len(refs))] == [ref.bucket for ref in refs]
     assert [manifest.sources[n].bucket for n in manifest.source_indices] == [ref.bucket for ref in refs]
     assert list(pickle.loads(pickle.dumps(manifest))) == refs
+    some = [*range(len(refs)), *range(0, len(refs), 2)]
+    assert manifest.names_of(some) == [refs[index].name for index in some]
+    assert manifest.identities(some) == ([refs[index].key for index in some], [refs[index].digest for index in some])
 
 
 def test_indices(draft: Callable[..., Draft]) -> None:
@@ -79,6 +82,9 @@ def test_indices(draft: Callable[..., Draft]) -> None:
         for read in (manifest.ref, manifest.key, manifest.name, manifest.size, manifest.bucket):
             with pytest.raises(IndexError, match=f"object {index} of 5"):
                 read(index)
+        with pytest.raises(IndexError, match=f"object {index} of 5"):
+            manifest.identities([0, index, 1])
+    assert manifest.identities([-1, 2]) == manifest.identities([4, 2])
 
 
 def test_views_are_read_only_and_aligned(draft: Callable[..., Draft]) -> None:

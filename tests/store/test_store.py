@@ -71,11 +71,12 @@ def test_get_many_answers_in_order(place: Path) -> None:
         known = blobs(50)
         store.publish([blob.filled(store) for blob in known])
         asked = [known[7], Blob("unknown"), known[3], Blob("o00004", version=9), known[7]]
-        views = store.get_many([blob.key for blob in asked], [blob.digest for blob in asked])
+        views, misses = store.get_many([blob.key for blob in asked], [blob.digest for blob in asked])
         assert [view is not None and bytes(view) == blob.data for view, blob in zip(views, asked, strict=True)] == [
             True, False, True, False, True,
         ]  # fmt: skip
-        assert store.get_many([], []) == []
+        assert misses == 2
+        assert store.get_many([], []) == ([], 0)
 
 
 def test_hits_are_counted_by_tier_and_in_bytes(place: Path) -> None:

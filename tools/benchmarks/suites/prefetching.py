@@ -1,8 +1,8 @@
 """`aiscache.DataLoader`: whether a training loop waits for data, and how soon the first batch is there.
 
-The bound of a loop is the longest one of computing alone (steps times their length), fetching alone (the same loader
-without a step, in a cache of its own), and what the machine's cores need for both: where the trainer computes, the dev
-server, the pool and the workers share what cores are left.
+The bound of a loop is the longer one of computing alone (the same steps behind torch's own loader over a list in
+memory) and fetching alone (the same loader without a step, in a cache of its own). Beside it stands what the machine's
+cores need for both: where the trainer computes, the dev server, the pool and the workers share what cores are left.
 """
 
 from __future__ import annotations
@@ -45,22 +45,29 @@ def _bounded(bench: Bench, title: str, data: Data, *, delay_ms: int, epochs: int
     fetch = row("fetching alone")
     first = bench.run(fetch, data)["s"]
     lengths = {"short": first / steps / 2, "long": first / steps * 2}
-    rows = [
-        row(f"{kind}, {size} steps", kind, length) for size, length in lengths.items() for kind in ("sleep", "busy")
-    ]
+    rows, alone_rows = [], {}
+    for size, length in lengths.items():
+        for kind in ("sleep", "busy"):
+            rows.append(row(f"{kind}, {size} steps", kind, length))
+            told = {"count": data.count, "step": kind, "length_s": length, "epochs": min(epochs, 2)}
+            alone_rows[rows[-1].label] = Row(f"{rows[-1].label}, alone", "prefetching.compute", options=told)
     runs: dict[str, list[Figures]] = {each.label: [] for each in [fetch, *rows]}
+    computing: dict[str, list[float]] = {each.label: [] for each in rows}
     for _ in range(bench.repeats):
         for each in [fetch, *rows]:
             runs[each.label].append(bench.run(each, data))
+        for label, each in alone_rows.items():
+            computing[label].append(bench.run(each, data)["s"])
     bench.cluster.set_delay(0)
     alone = {name: statistics.median(figures[name] for figures in runs[fetch.label]) for name in runs[fetch.label][0]}
     cores = len(os.sched_getaffinity(0))
     for each in rows:
-        compute = steps * float(each.options["length_s"])
-        busy = compute if each.options["step"] == "busy" else 0.0
+        steps_s = steps * float(each.options["length_s"])
+        compute = statistics.median(computing[each.label])
+        busy = steps_s if each.options["step"] == "busy" else 0.0
         machine = (busy + alone["CPU s"] + alone["server CPU s"] * _last(epochs)) / cores
         for figures in runs[each.label]:
-            figures |= {"compute s": compute, "cores' s": machine}
+            figures |= {"steps s": steps_s, "compute s": compute, "cores' s": machine}
             figures["x compute or fetch"] = figures["s"] / max(alone["s"], compute)
             figures["x bound"] = figures["s"] / max(alone["s"], compute, machine)
     bench.table(title, runs)
