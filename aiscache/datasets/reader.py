@@ -27,6 +27,8 @@ class Reader:
         self.manifest = manifest
         self.cache = cache
         self.origins = origins
+        for cluster, origin in origins.items():
+            origin.note_uuid(cluster)  # so that `Cache.read` finds it too, also if the listing was a stored one
         self._pickled = b""
         self._held: dict[int, View] = {}
 

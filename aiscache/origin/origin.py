@@ -48,6 +48,7 @@ class Origin:
     def __init__(self, settings: OriginSettings) -> None:
         self.settings = settings
         self._routes = Routes()
+        self._told_uuid = ""
         self._disconnect()
 
     def _disconnect(self) -> None:
@@ -77,7 +78,7 @@ class Origin:
         with _registry_lock:
             origins = list(_registry.values())
         for origin in reversed(origins):
-            if origin._routes.map is not None and origin._routes.map.uuid == uuid:
+            if origin._known_uuid() == uuid:
                 return origin
         return None
 
@@ -93,6 +94,13 @@ class Origin:
         return self.settings.endpoint
 
     # ---- the cluster map
+
+    def note_uuid(self, uuid: str) -> None:
+        """Note to which cluster the origin leads, as a listing told it; it holds until the cluster itself is asked."""
+        self._told_uuid = uuid
+
+    def _known_uuid(self) -> str:
+        return self._told_uuid if self._routes.map is None else self._routes.map.uuid
 
     @property
     def uuid(self) -> str:

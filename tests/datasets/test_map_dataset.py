@@ -221,6 +221,20 @@ def test_what_was_put_since_is_seen_by_a_new_dataset(dev_cluster: DevCluster, bu
         assert len(AISMapDataset(bucket, cache=cache, max_listing_age_s=60)) == 2
 
 
+def test_a_stored_listing_tells_the_cache_which_cluster_to_ask(
+    dev_cluster: DevCluster, bucket_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = dev_cluster.client().bucket(bucket_name)
+    dev_cluster.put_many(bucket_name, {"a": b"1"})
+    with Cache(tmp_path / "cache") as cache:
+        AISMapDataset(bucket, cache=cache)
+        monkeypatch.setattr("aiscache.origin.origin._registry", {})  # as in a process that has just started
+        dev_cluster.reset_requests()
+        dataset = AISMapDataset(bucket, cache=cache, max_listing_age_s=60)
+        assert sum(dev_cluster.requests().values()) == 0
+        assert bytes(cache.read(dataset.manifest.ref(0))) == b"1"
+
+
 def test_a_listing_that_shrank_is_told(dev_cluster: DevCluster, bucket_name: str, tmp_path: Path) -> None:
     bucket = dev_cluster.client().bucket(bucket_name)
     dev_cluster.generate(bucket_name, 100, 10)
