@@ -31,14 +31,16 @@ _STAGED_S = 0.05  # how long a staging segment stays mapped without a read, at l
 class Segment:
     """One segment mapped for reading; `hits` counts the reads since `idle()` was last asked.
 
-    What is read from a `suspect` one is verified on each read. `tier` is what reads of it count as.
+    What is read from a `suspect` one is verified on each read. `tier` is what reads of it count as. `order` is how many
+    were mapped before it in this process.
     """
 
     __slots__ = (
-        "_array", "_home", "_look_at", "_mapping", "_path", "_place", "_size", "hits", "segment_id", "suspect", "tier"
+        "_array", "_home", "_look_at", "_mapping", "_path", "_place", "_size",
+        "hits", "order", "segment_id", "suspect", "tier",
     )  # fmt: skip
 
-    def __init__(self, place: Tier, *, home: str, segment_id: int, suspect: bool) -> None:
+    def __init__(self, place: Tier, *, home: str, segment_id: int, suspect: bool, order: int) -> None:
         self._path = path = place.segment_path(segment_id)
         self._place = place.number
         self._home = home
@@ -52,6 +54,7 @@ class Segment:
         self._array: Any = None
         self._expose()
         self.suspect = suspect
+        self.order = order
         self.hits = 0
 
     def view(self, offset: int, length: int) -> View | None:
@@ -137,6 +140,7 @@ class MappedSegments:
         self._verify_reads = verify_reads
         self._by_id: dict[int, Segment] = {}
         self.staged: set[int] = set()  # those of them that are staging segments
+        self.maps = 0  # how many were ever mapped
         self._trimmed_at = 0.0
         self.get = self._by_id.get
         self.lock = threading.RLock()
@@ -160,11 +164,13 @@ class MappedSegments:
                 return None
             try:
                 segment = Segment(
-                    self._tiers[tier], home=self._home, segment_id=segment_id, suspect=suspect or self._verify_reads
-                )
+                    self._tiers[tier], home=self._home, segment_id=segment_id, suspect=suspect or self._verify_reads,
+                    order=self.maps,
+                )  # fmt: skip
             except (OSError, CorruptError):
                 self._leases.unlock(segment_id)
                 return None
+            self.maps += 1
             if is_use:
                 segment.touch()
             self._by_id[segment_id] = segment

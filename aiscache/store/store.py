@@ -103,6 +103,7 @@ class Store:
         """Return the object's bytes if this version of it is here; 3 us. A local failure is counted, and a miss."""
         if self._mapped.staged:
             self._mapped.trim_staged()
+        maps = self._mapped.maps
         try:
             value = self._index.value(key)
         except lmdb.Error as error:
@@ -113,10 +114,15 @@ class Store:
         segment_id, payload, length, _, found = _unpack_entry(value)
         segment = self._mapped.get(segment_id)
         view: View | None
-        if found == digest and segment is not None and (view := segment.view_at_hand(payload, length)) is not None:
+        if (
+            found == digest
+            and segment is not None
+            and segment.order < maps
+            and (view := segment.view_at_hand(payload, length)) is not None
+        ):
             self.counters.hit(segment.tier, 1, length)  # what nearly every read of a warm cache comes to
             return view
-        resolved = self._resolve(key, value, digest)
+        resolved = self._resolve(key, value, digest, maps=maps)
         if resolved is None:
             return None
         tier, view = resolved
@@ -127,6 +133,7 @@ class Store:
         """Return for each key what `get` would, and how many of that are None; one transaction, 1.3 us each."""
         if self._mapped.staged:
             self._mapped.trim_staged()
+        maps = self._mapped.maps
         try:
             values = self._index.values(keys)
         except lmdb.Error as error:
@@ -140,9 +147,9 @@ class Store:
             if value is not None:
                 segment_id, payload, length, _, found = _unpack_entry(value)
                 segment = mapped(segment_id) if found == digest else None
-                if segment is not None:
+                if segment is not None and segment.order < maps:
                     tier, view = segment.tier, segment.view_at_hand(payload, length)
-                if view is None and (resolved := self._resolve(key, value, digest)) is not None:
+                if view is None and (resolved := self._resolve(key, value, digest, maps=maps)) is not None:
                     tier, view = resolved
                 if view is not None:
                     counts[tier] += 1
@@ -467,13 +474,20 @@ class Store:
             self._complaints.add(what)
             _LOG.warning("cannot %s the cache in %s: %s (said once)", what, self.directory.path, str(error))
 
-    def _resolve(self, key: bytes, value: bytes, digest: int) -> tuple[int, View] | None:
-        """Return tier and bytes of what a packed entry points to, None if that is another version, or gone."""
+    def _resolve(self, key: bytes, value: bytes, digest: int, *, maps: int) -> tuple[int, View] | None:
+        """Return tier and bytes of what a packed entry points to, None if that is another version, or gone.
+
+        `maps` is how many segments had been mapped when the entry was looked up. 1. The lookup gave two entries of a
+        segment. 2. Somebody swept one of them. 3. The segment is mapped, for the other. So what was mapped since the
+        lookup does not keep the entry right, and it is looked up again, as in `_map`.
+        """
         segment_id, payload, length, checksum, found = _unpack_entry(value)
         if found != digest:
             return None
         segment = self._mapped.get(segment_id)
         try:
+            if segment is not None and segment.order >= maps and self._index.value(key) != value:
+                return None
             view = None if segment is None else segment.view(payload, length)
             while view is None:  # not mapped yet, or unmapped by another thread just now
                 segment = self._map(segment_id, key, value)
