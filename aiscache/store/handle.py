@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aiscache.errors import CorruptError
 from aiscache.store.names import GENERATION, SEGMENT_HEADER_BYTES
 from aiscache.view import View
 
@@ -52,6 +53,9 @@ class RemoteSegment:
         1. The sender had the segment leased when it noted the generation, so the range was whole then. 2. The sender's
         lease may end before ours begins, and a sweep may punch holes in between, which changes the generation first.
         3. Ours holds now: so if the generation is still the sender's, nothing was punched, and nothing will be.
+
+        A segment that we mapped when it was shorter, and that was removed by force after it grew, cannot be asked for
+        its length any more: what is past the length that we know is gone for us.
         """
         if self._segment is None:
             from aiscache.store.registry import store_at
@@ -62,7 +66,10 @@ class RemoteSegment:
         if self._segment.generation != generation:
             return None
         self._segment.hits += 1
-        return self._segment.view(offset, length)
+        try:
+            return self._segment.view(offset, length)
+        except CorruptError:
+            return None
 
 
 def address_of(view: View) -> int:

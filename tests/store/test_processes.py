@@ -6,14 +6,16 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aiscache.errors import CacheClosedError
 from aiscache.settings import CacheSettings
 from aiscache.store import registry, tiers
+from aiscache.store.handle import RemoteSegment
 from aiscache.store.index import SEALED
 from aiscache.store.reclaim import keep_all
 from tests.store.objects import Blob, blobs, opened, segment_files
@@ -228,6 +230,46 @@ def test_clear_under_a_writer_of_another_process(place: Path) -> None:
         peer.ask("publish", many[3])
         assert peer.ask("put", many[4:]) == [True] * 36, "it goes on in a new segment"
         assert [blob.is_right(store) for blob in many] == [False] * 4 + [True] * 36
+
+
+def test_an_object_that_is_swept_between_the_lookup_and_the_mapping_of_its_segment(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The segment is mapped for the other object of the batch, which is still there."""
+    swept, kept = many = blobs(2, size=50_000)
+    with opened(place, "50MB") as store, Peer(place) as peer:
+        for blob in many:
+            blob.put(store)
+        store.sweep(keep_all)  # seals, and unmaps
+        look_up = store._index.values
+
+        def look_up_then_sweep(keys: Sequence[bytes]) -> Any:
+            found = look_up(keys)
+            assert peer.ask("sweep", {swept.ref.name}, False).objects == 1
+            return found
+
+        monkeypatch.setattr(store._index, "values", look_up_then_sweep)
+        right, gone = store.get_many([kept.key, swept.key], [kept.digest, swept.digest])
+        assert right is not None
+        assert bytes(right) == kept.data
+        assert gone is None
+
+
+def test_a_place_in_a_segment_that_grew_and_was_removed_since_it_was_mapped(place: Path) -> None:
+    """Its length cannot be learned any more, so the place is gone; it is no damage."""
+    many = blobs(40, size=20_000)
+    with opened(place, "6MB") as store, Peer(place) as peer:
+        peer.ask("put", many[:1])
+        view = many[0].get(store)
+        assert view is not None
+        peer.ask("put", many[1:])
+        (first, *_, last) = store.segments_of([blob.key for blob in many], [blob.digest for blob in many])
+        assert first == last
+        record = max((record for _, record in store.records()), key=lambda record: record.payload)
+        handle = view.base.segment
+        peer.ask("clear")
+        told = RemoteSegment(handle.home, handle.segment_id, handle.tier)
+        assert told.view(generation=handle.generation, offset=record.payload, length=record.length) is None
 
 
 def test_forks_in_the_middle_of_other_threads_transactions(disk: Path) -> None:
