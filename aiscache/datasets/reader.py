@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
@@ -94,7 +95,10 @@ class Reader:
 
 
 class PickledReader:
-    """A `Reader` that came from another process and becomes one when it is first used."""
+    """A `Reader` that came from another process and becomes one when it is first used.
+
+    The handle of the cache that it opens then closes with it.
+    """
 
     def __init__(self, pickled: bytes) -> None:
         self._pickled = pickled
@@ -106,6 +110,8 @@ class PickledReader:
         if self._reader is None:
             manifest, cache, origins = pickle.loads(self._pickled)  # noqa: S301  (from a process of our own, as all of it)
             self._reader = Reader(manifest, cache=cache, origins=origins)
+            if cache is not None:
+                weakref.finalize(self, cache.close).atexit = False
         return getattr(self._reader, name)
 
     def __reduce__(self) -> tuple[Any, ...]:

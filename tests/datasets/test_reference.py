@@ -21,6 +21,7 @@ from aiscache.datasets.reference import LEAST_BYTES, CachedBytes
 from aiscache.devserver import DevCluster
 from aiscache.errors import CacheError
 from aiscache.keys import ObjectRef
+from aiscache.store import registry
 
 
 @pytest.fixture
@@ -140,6 +141,22 @@ def test_a_view_whose_segment_was_removed_is_read_again_or_says_so(
     dev_cluster.reset_requests()
     assert bytes(pickle.loads(with_sample)) == objects[name]
     assert dev_cluster.requests()["GET"] == 1
+
+
+def test_reading_a_sample_again_leaves_no_cache_open(
+    dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "cache")
+    with Cache(path, capacity="50MB") as cache:
+        dataset = AISMapDataset(dev_cluster.client().bucket(bucket_name), cache=cache, content="view")
+        name, view = dataset[7]
+        view.sample = (dataset._reader, 7)
+        message = sent(view)
+        del view
+        cache.clear()
+        assert bytes(pickle.loads(message)) == objects[name]
+        assert registry._registry.handles[path] == 1
+    assert path not in registry._registry.stores
 
 
 def test_holes_punched_meanwhile_are_never_seen(
