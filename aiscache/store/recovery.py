@@ -112,18 +112,22 @@ def rebuild(
 
     1. Each segment is leased, through a descriptor of its own, so that nobody sweeps it until this is done.
     2. All segments are looked through. 3. In one transaction, in which nobody can publish or reserve, those that
-    somebody writes and those that are new are looked through again, and the tables are replaced.
+    somebody writes or wrote until a moment ago and those that are new are looked through again, and the tables are
+    replaced.
     """
     with closing(ByteLocks(leases_path)) as locks:
         scans = {}
+        unfinished = set()
         for number, tier, path in _leased(tiers, locks, timeout_s=_SWEEP_S):
+            if not locks.is_free(WRITER_BYTE + number):
+                unfinished.add(number)
             scans[number] = _scan(tier, path)
             progress(len(scans[number].records))
         with index.write() as transaction:
             before = index.segments(transaction)
             for number, tier, path in _leased(tiers, locks, timeout_s=0):
                 written = not locks.is_free(WRITER_BYTE + number)
-                if written or number not in scans:
+                if written or number in unfinished or number not in scans or scans[number].is_outdated():
                     scans[number] = _scan(tier, path)
                 if written:
                     known = before.get(number, SegmentRow(tier.number, OPEN, 0))
@@ -143,6 +147,17 @@ class _Scan:
     records: list[Record]
     readable: bool
 
+    def is_outdated(self) -> bool:
+        """Tell whether the file takes other space now: somebody sealed it, as its writer had died."""
+        return self.row.reserved != _blocks(self.path)
+
+
+def _blocks(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:  # removed by force meanwhile
+        return 0
+
 
 def _leased(tiers: dict[int, Tier], locks: ByteLocks, *, timeout_s: float) -> Iterator[tuple[int, Tier, Path]]:
     for tier in tiers.values():
@@ -157,12 +172,11 @@ def _scan(tier: Tier, path: Path) -> _Scan:
     try:
         readable = number is not None and has_header(path, number)
         records = list(walk(path)) if readable else []
-        size = path.stat().st_blocks * 512
     except FileNotFoundError:  # removed by force meanwhile
-        readable, records, size = False, [], 0
+        readable, records = False, []
     good = [r for r in records if r.state == COMMITTED and key_of_identity(r.identity) == r.key]
     dead = sum(r.end - r.start for r in records) - sum(r.end - r.start for r in good)
-    return _Scan(path, SegmentRow(tier.number, SUSPECT, size, dead), good, readable)
+    return _Scan(path, SegmentRow(tier.number, SUSPECT, _blocks(path), dead), good, readable)
 
 
 def _replace(index: Index, transaction: Any, tiers: dict[int, Tier], scans: dict[int, _Scan]) -> int:

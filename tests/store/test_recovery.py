@@ -251,6 +251,30 @@ def test_a_second_open_of_one_index_does_not_break_the_locks_of_the_first(disk: 
         assert Blob("a").is_right(store)
 
 
+@pytest.mark.parametrize("how", ["sealed", "left by a dead writer"])
+def test_repair_sees_what_is_written_and_sealed_meanwhile(place: Path, how: str) -> None:
+    many = blobs(40, size=20_000)
+    with opened(place, "6MB") as store, Peer(place) as peer:
+        peer.ask("put", many[:1])
+        scanned: list[int] = []
+
+        def go_on(found: int) -> None:
+            scanned.append(found)
+            if len(scanned) == 1:
+                peer.ask("put", many[1:])
+                if how == "sealed":
+                    peer.ask("close")
+                else:
+                    peer.kill()
+                    assert store._reclaimer.adopt() == 1
+
+        assert store.repair(go_on) == 40
+        assert scanned == [1]
+        assert all(blob.is_right(store) for blob in many)
+        on_disk = sum(file.stat().st_blocks * 512 for file in segment_files(place))
+        assert sum(used for used, _ in store.usage().values()) == on_disk
+
+
 def test_what_was_evicted_may_come_back_by_repair_but_right(disk: Path) -> None:
     many = blobs(20, size=10_000)
     with opened(disk, "50MB") as store:
