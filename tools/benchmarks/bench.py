@@ -1,4 +1,4 @@
-"""`Bench`: a cluster with data, directories for what contenders keep, jobs in processes of their own, and tables."""
+"""`Bench`: a cluster with data, directories for what contenders keep, and jobs in processes of their own."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import contextlib
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import psutil
 
-from benchmarks import plots
-from benchmarks.contenders import Contender, Place, contenders
+from benchmarks.contenders import Kind, Place, contenders
+from benchmarks.tables import Figures, Table
 from benchmarks.workloads import Data, Workload
-
-Figures = dict[str, float]
-
-_SELF_CHECKS = ("bytes", "checksum")
 
 
 @dataclass(frozen=True)
@@ -40,22 +35,27 @@ class Row:
 class Bench:
     """`cluster` is a dev server, or None for a real one at `endpoint`, whose requests are not counted.
 
-    `scale` makes workloads smaller; `plots` is a directory for pictures of curves, "" for none.
+    `scale` makes workloads smaller; `disk` is a directory on a disk, for caches larger than memory. `tables` are those
+    of the suites that were run.
     """
 
-    def __init__(self, cluster: Any, *, endpoint: str, repeats: int, scale: float, plots: str = "") -> None:
+    def __init__(self, cluster: Any, *, endpoint: str, repeats: int, scale: float, disk: str) -> None:
         self.cluster = cluster
         self.endpoint = endpoint
         self.repeats = repeats
         self.scale = scale
-        self.plots = plots
         self.contenders = contenders()
         self.directory = tempfile.mkdtemp(prefix="aiscache-bench-", dir="/dev/shm")
-        self.results: dict[str, Any] = {}
+        self.disk = tempfile.mkdtemp(prefix="aiscache-bench-", dir=disk)
+        self.tables: list[Table] = []
         self._data: dict[Workload, Data] = {}
+        self._suite = ""
+        self._filled: set[tuple[str, str]] = set()
+        self._conversions_s: dict[tuple[str, str], float] = {}
 
     def close(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self.disk, ignore_errors=True)
         for data in self._data.values():
             data.remove()
 
@@ -70,13 +70,16 @@ class Bench:
         return Place(self.endpoint, data.bucket, os.path.join(self.directory, data.bucket, directory))
 
     @contextlib.contextmanager
-    def directories(self) -> Iterator[None]:
-        """Remove what contenders kept, so that the next suite has the memory."""
+    def suite(self, name: str) -> Iterator[None]:
+        """Run a suite of that name; then remove what contenders kept, so that the next one has the memory."""
+        self._suite = name
         try:
             yield
         finally:
-            for name in os.listdir(self.directory):
-                shutil.rmtree(os.path.join(self.directory, name), ignore_errors=True)
+            self._filled.clear()
+            for directory in (self.directory, self.disk):
+                for each in os.listdir(directory):
+                    shutil.rmtree(os.path.join(directory, each), ignore_errors=True)
 
     # ---- jobs
 
@@ -90,7 +93,11 @@ class Bench:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def finish(self, process: subprocess.Popen[str], row: Row) -> Figures:
-        output, _ = process.communicate(timeout=1800)
+        try:
+            output, _ = process.communicate(timeout=1800)
+        except BaseException:
+            process.kill()
+            raise
         if process.returncode:
             raise SystemExit(f"{row.label} failed with exit code {process.returncode}")
         figures: Figures = json.loads(output.splitlines()[-1])
@@ -104,9 +111,7 @@ class Bench:
         figures = self.finish(self.start(row, data), row)
         if "CPU s" in figures:
             figures["server CPU s"] = self.server_cpu_s() - before
-        for name, expected in zip(_SELF_CHECKS, (data.total_bytes, data.checksum), strict=True):
-            if name in figures and figures.pop(name) != expected:
-                raise SystemExit(f"{row.label} saw other {name} than the cluster holds")
+        check(row, figures, data)
         epochs = figures.pop("epochs", 1)
         if self.cluster is not None and "samples/s" in figures:
             figures["GETs/object"] = self.cluster.requests()["GET"] / data.count / epochs
@@ -118,12 +123,21 @@ class Bench:
         return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
     def fill(self, rows: Sequence[Row], data: Data) -> None:
-        """Have each contender's cache filled before it is measured."""
+        """Have each contender's cache filled before it is measured, and what is in it checked."""
         for contender, directory in dict.fromkeys((row.contender, row.directory) for row in rows if row.contender):
-            made = self.contenders[contender]
+            made, place = self.contenders[contender], self.place(data, directory).directory
+            if (contender, place) in self._filled:
+                continue
             if made.fill is not None:
-                made.fill(self.place(data, directory))
-            self.run(Row(made.label, "reading.epoch", contender, directory, options={"check": False}), data)
+                took_s = self.run(Row(made.label, "filling.fill", contender, directory), data)["s"]
+                self._conversions_s[contender, data.bucket] = took_s
+            self.run(Row(made.label, "reading.epoch", contender, directory), data)
+            self._filled.add((contender, place))
+
+    def verify(self, rows: Sequence[Row], data: Data) -> None:
+        """Have each row's contender read all once more, as fresh as the row is, and see that the bytes are right."""
+        for row in rows:
+            self.run(replace(row, job="reading.checked", options={}), data)
 
     def available(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows whose contenders are installed; say which are not."""
@@ -138,53 +152,30 @@ class Bench:
 
     # ---- tables
 
-    def compare(
-        self,
-        title: str,
-        rows: Sequence[Row],
-        data: Data,
-        *,
-        figure: str = "",
-        base: Callable[[Contender], bool] = lambda contender: False,
-    ) -> dict[str, list[Figures]]:
-        """Run rows in turn, repeat by repeat, and print them as a table.
-
-        With `figure`, the last column is the ratio of its medians to the best of the rows whose contender `base` picks,
-        else to the first row.
-        """
+    def compare(self, title: str, rows: Sequence[Row], data: Data, **told: Any) -> Table:
+        """Run rows in turn, repeat by repeat, and print them as a table; `told` is what else `Table` is told."""
         runs: dict[str, list[Figures]] = {row.label: [] for row in rows}
         for _ in range(self.repeats):
             for row in rows:
-                runs[row.label].append(self.run(row, data))
-        peers = [row.label for row in rows if row.contender and base(self.contenders[row.contender])]
-        self.table(title, runs, figure=figure, peers=peers)
-        return runs
+                runs[row.label].append(self.run(row, data) | self._conversion(row, data))
+        return self.table(title, runs, **told)
 
-    def table(self, title: str, runs: dict[str, list[Figures]], *, figure: str = "", peers: Sequence[str] = ()) -> None:
-        """Print figures: the median of the repeats, with the smallest and the largest."""
-        self.results[title] = runs
-        names = list(dict.fromkeys(name for found in runs.values() for figures in found for name in figures))
-        middles = {
-            label: statistics.median(figures[figure] for figures in found) for label, found in runs.items() if figure
-        }
-        reference = max((middles[label] for label in peers), default=next(iter(middles.values()), 1.0))
-        print(f"\n**{title}**\n\n| | {' | '.join(names)} |{' ratio |' if figure else ''}")
-        print(f"|---|{'---|' * (len(names) + bool(figure))}")
-        for label, found in runs.items():
-            cells = [_cell([figures[name] for figures in found if name in figures]) for name in names]
-            ratio = f" {_number(middles[label] / reference)} |" if figure else ""
-            print(f"| {label} | {' | '.join(cells)} |{ratio}", flush=True)
-        if self.plots and figure == "samples/s":
-            plots.bars(self.plots, title, middles, unit=figure)
+    def table(self, title: str, runs: dict[str, list[Figures]], **told: Any) -> Table:
+        """Print figures, and keep them."""
+        table = Table(self._suite, title, runs, **told)
+        self.tables.append(table)
+        print(f"\n**{title}**\n\n{table.markdown()}", flush=True)
+        return table
+
+    def _conversion(self, row: Row, data: Data) -> Figures:
+        """Return what it took to repack the objects, for a contender that reads them so."""
+        if not row.contender or self.contenders[row.contender].kind is not Kind.REPACKED:
+            return {}
+        return {"conversion s": self._conversions_s[row.contender, data.bucket]}
 
 
-def _cell(values: list[float]) -> str:
-    if not values:
-        return ""
-    middle = _number(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} ({_number(min(values))} to {_number(max(values))})"
-
-
-def _number(value: float) -> str:
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-    return f"{value:,.{digits}f}"
+def check(row: Row, figures: Figures, data: Data) -> None:
+    """Take the bytes and the checksum out of what a job told; whoever saw others than the cluster holds is out."""
+    for name, expected in (("bytes", data.total_bytes), ("checksum", data.checksum)):
+        if name in figures and figures.pop(name) != expected:
+            raise SystemExit(f"{row.label} saw other {name} than the cluster holds")

@@ -1,54 +1,69 @@
-"""Pictures of tables, as SVG: bars for contenders, curves for what grows. Drawn where `--plots DIRECTORY` is given."""
+"""Pictures of tables, as SVG: bars for contenders, curves for what grows.
+
+All have one look: black on white, so that they can be read on pages of any colour, and text as text, so that files are
+small. The same figures make the same file.
+"""
 
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Iterable
 from typing import Any
 
+from benchmarks.tables import Table
+
 _OURS, _OTHERS = "#5c8a3a", "#9aa5b1"
+_STYLE = {"svg.hashsalt": "aiscache", "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9}
 
 
-def bars(directory: str, title: str, values: dict[str, float], *, unit: str) -> None:
-    """Draw a bar for each contender."""
-    picture, axes = _figure(height=0.6 + 0.32 * len(values))
-    labels = list(values)[::-1]
-    colours = [_OURS if "aiscache" in label else _OTHERS for label in labels]
-    drawn = axes.barh(labels, [values[label] for label in labels], color=colours)
-    axes.bar_label(drawn, fmt="{:,.0f}", padding=3, fontsize=8)
-    axes.set_xlabel(unit, fontsize=8)
-    axes.set_title(title, fontsize=9, loc="left")
-    axes.margins(x=0.12)
-    _save(picture, directory, title)
-
-
-def curve(directory: str, title: str, values: dict[str, float], *, unit: str) -> None:
-    """Draw a curve over numbers on a logarithmic axis."""
-    picture, axes = _figure(height=2.6)
-    axes.plot([int(label.replace(",", "")) for label in values], list(values.values()), "o-", color=_OURS)
-    axes.set(xscale="log", ylim=(0, max(values.values()) * 1.2))
-    axes.set_ylabel(unit, fontsize=8)
-    axes.set_title(title, fontsize=9, loc="left")
-    _save(picture, directory, title)
-
-
-def _figure(*, height: float) -> tuple[Any, Any]:
+def draw(directory: str, tables: Iterable[Table]) -> list[str]:
+    """Draw the tables that have a picture; return the files' paths."""
     import matplotlib
 
     matplotlib.use("Agg")
+    os.makedirs(directory, exist_ok=True)
+    paths = []
+    for table in tables:
+        if table.picture:
+            paths.append(os.path.join(directory, f"{table.picture}.svg"))
+            with matplotlib.rc_context(_STYLE):
+                _draw(paths[-1], table)
+    return paths
+
+
+def _draw(path: str, table: Table) -> None:
     from matplotlib import pyplot
 
-    pyplot.rcParams["svg.hashsalt"] = "aiscache"  # the same figures make the same file
+    height = 2.6 if table.axis else 0.8 + 0.3 * len(table.runs)
     picture, axes = pyplot.subplots(figsize=(7, height), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-    return picture, axes
-
-
-def _save(picture: Any, directory: str, title: str) -> None:
-    from matplotlib import pyplot
-
-    os.makedirs(directory, exist_ok=True)
-    name = "-".join(re.findall(r"[a-z0-9]+", title.lower())[:7])
-    picture.savefig(os.path.join(directory, f"{name}.svg"), metadata={"Date": None})
+    axes.set_title(table.title, loc="left")
+    (_curve if table.axis else _bars)(axes, table)
+    picture.savefig(path, metadata={"Date": None})
     pyplot.close(picture)
+
+
+def _bars(axes: Any, table: Table) -> None:
+    """Draw a bar for each row, from above."""
+    medians = table.medians()
+    colours = [_OURS if "aiscache" in label else _OTHERS for label in medians]
+    drawn = axes.barh(list(medians), list(medians.values()), color=colours)
+    axes.bar_label(drawn, fmt="{:,.0f}", padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel(table.figure)
+
+
+def _curve(axes: Any, table: Table) -> None:
+    """Draw medians over the rows' numbers, within the least and the most; from zero, so that growth shows."""
+    places = [float(label.replace(",", "")) for label in table.runs]
+    found = [[figures[table.figure] for figures in run] for run in table.runs.values()]
+    medians = list(table.medians().values())
+    axes.fill_between(places, list(map(min, found)), list(map(max, found)), color=_OURS, alpha=0.2, linewidth=0)
+    axes.plot(places, medians, "o-", color=_OURS)
+    axes.set(xscale="log", ylim=(0, 1.2 * max(map(max, found))))
+    axes.set_xticks(places, labels=list(table.runs))
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.set_xlabel(table.axis)
+    axes.set_ylabel(table.figure)

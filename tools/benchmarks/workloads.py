@@ -13,6 +13,7 @@ from typing import Any
 import xxhash
 
 SAMPLES, SAMPLE_BYTES = 100, 102_400
+BATCH = 64  # samples, in every loader
 
 
 class Workload(Enum):

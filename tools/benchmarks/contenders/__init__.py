@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any
 
 
@@ -18,12 +19,20 @@ class Place:
     directory: str
 
 
+class Kind(Enum):
+    """What a contender reads: the objects, by our code or by others', or another format that they were put into."""
+
+    OURS = auto()
+    PLAIN = auto()
+    REPACKED = auto()
+
+
 @dataclass(frozen=True)
 class Contender:
     """`make(place, **options)` is called in the process that is measured.
 
     `needs` are modules that must be there, and `fill` makes what a contender reads that is no cache (files, another
-    format). `plain` marks readers of the plain objects that are no part of this project: what ours is compared with.
+    format). Ours is compared with the best of kind PLAIN.
     """
 
     label: str
@@ -31,14 +40,14 @@ class Contender:
     options: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     fill: Callable[[Place], None] | None = None
-    plain: bool = True
+    kind: Kind = Kind.PLAIN
 
     def missing(self) -> str:
         """Return what is not installed, "" if all is."""
         return ", ".join(name for name in self.needs if importlib.util.find_spec(name) is None)
 
 
-_MODULES = ("ours", "reference", "files", "caches", "shards", "litdata_raw")
+_MODULES = ("ours", "reference", "files", "caches", "shards", "litdata_raw", "litdata_optimized", "mosaic")
 
 
 def contenders() -> dict[str, Contender]:

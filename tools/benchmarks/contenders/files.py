@@ -9,10 +9,8 @@ from benchmarks.contenders import Contender, Place, bucket
 
 
 def fill(place: Place, folder: str = "files") -> None:
-    """Copy the bucket into files, if that was not done."""
+    """Copy the bucket into files."""
     directory = Path(place.directory, folder)
-    if directory.exists():
-        return
     directory.mkdir(parents=True)
     source = bucket(place)
     for entry in source.list_all_objects():

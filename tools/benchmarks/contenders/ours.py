@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.contenders import Contender, Place, bucket
+from benchmarks.contenders import Contender, Kind, Place, bucket
 
 
 def make(place: Place, *, kind: str = "AISMapDataset", capacity: int | str = "20GB", **options: Any) -> Any:
@@ -15,7 +15,7 @@ def make(place: Place, *, kind: str = "AISMapDataset", capacity: int | str = "20
 
 
 def _contender(label: str, **options: Any) -> Contender:
-    return Contender(label, make, options, plain=False)
+    return Contender(label, make, options, kind=Kind.OURS)
 
 
 CONTENDERS = {

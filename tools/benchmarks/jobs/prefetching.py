@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 
 from benchmarks.contenders import Contender, Place
-from benchmarks.jobs.reading import BATCH
 from benchmarks.usage import cpu_s, pss_bytes
+from benchmarks.workloads import BATCH
 
 
 def loop(

@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from benchmarks.contenders import Contender, Place
-from benchmarks.jobs.reading import BATCH, collate
+from benchmarks.jobs.reading import collate
+from benchmarks.workloads import BATCH
 
 
 def ranks(contender: Contender, place: Place, *, ranks: int) -> dict[str, float]:

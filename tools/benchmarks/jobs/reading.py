@@ -13,8 +13,7 @@ import xxhash
 
 from benchmarks.contenders import Contender, Place
 from benchmarks.usage import all_pss_bytes, cpu_s, disk_usage_bytes
-
-BATCH = 64
+from benchmarks.workloads import BATCH
 
 
 def payload(content: Any) -> Any:
@@ -51,10 +50,17 @@ def epoch(
         took_s, used_s = time.perf_counter() - began, cpu_s() - cpu
     figures = {"samples/s": count / took_s, "CPU ms/sample": 1e3 * used_s / count, "bytes": float(size)}
     figures |= {"PSS MB": all_pss_bytes() / 1e6, "epochs": epochs + check}
-    if check:
-        digests = (xxhash.xxh3_64_intdigest(content) for _, contents in loader for content in contents)
-        figures["checksum"] = float(sum(digests) % (1 << 52))
-    return figures
+    return figures | (_checksum(loader) if check else {})
+
+
+def checked(contender: Contender, place: Place) -> dict[str, float]:
+    """Read one epoch for nothing but the checksum of all bytes."""
+    return _checksum(make_loader(contender.make(place, **contender.options)))
+
+
+def _checksum(loader: Any) -> dict[str, float]:
+    digests = (xxhash.xxh3_64_intdigest(content) for _, contents in loader for content in contents)
+    return {"checksum": float(sum(digests) % (1 << 52))}
 
 
 def told_epoch(contender: Contender, place: Place, **options: Any) -> dict[str, float]:

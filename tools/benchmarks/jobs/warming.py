@@ -16,8 +16,8 @@ from aiscache.manifest import Listing, ManifestStore
 from aiscache.origin import Origin
 from aiscache.prefetch import Job, Prefetcher
 from aiscache.prefetch.job import default_processes
-from benchmarks.bench import Figures
 from benchmarks.contenders import Place
+from benchmarks.tables import Figures
 
 _CAPACITY = "8GB"
 _CONNECTIONS, _LOOKAHEAD_BYTES = 32, 512_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.bench import Bench
-from benchmarks.suites import limits, prefetching, reading, scaling, startup, warming
+from benchmarks.suites import limits, prefetching, putting, reading, scaling, startup, warming
 
 SUITES: dict[str, Callable[[Bench], None]] = {
     "single": reading.single,
@@ -14,6 +14,7 @@ SUITES: dict[str, Callable[[Bench], None]] = {
     "small": reading.small,
     "large": reading.large,
     "shards": reading.shards,
+    "put": putting.put,
     "jobs": limits.jobs,
     "half": limits.half,
     "prefetch": prefetching.loops,

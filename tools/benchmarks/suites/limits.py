@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.bench import Bench, Figures, Row
-from benchmarks.workloads import Workload
+from benchmarks.bench import Bench, Row, check
+from benchmarks.tables import Figures
+from benchmarks.workloads import Data, Workload
 
 
 def jobs(bench: Bench) -> None:
@@ -21,11 +22,11 @@ def jobs(bench: Bench) -> None:
     bench.table("Jobs of 2 workers each that share a cache", runs)
 
 
-def _together(bench: Bench, rows: list[Row], data: object) -> Figures:
+def _together(bench: Bench, rows: list[Row], data: Data) -> Figures:
     """Start all; once their datasets are made, let them go at the same time; return what they did together."""
     started = []
     for row in rows:
-        process = bench.start(row, data)  # type: ignore[arg-type]
+        process = bench.start(row, data)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         started.append(process)
@@ -36,10 +37,12 @@ def _together(bench: Bench, rows: list[Row], data: object) -> Figures:
         process.stdin.write("go\n")
         process.stdin.flush()
     found = [bench.finish(process, row) for process, row in zip(started, rows, strict=True)]
+    for row, each in zip(rows, found, strict=True):
+        check(row, each, data)
     figures = {"samples/s, all": sum(each["samples/s"] for each in found)}
     if bench.cluster is not None:
         requests = bench.cluster.requests()
-        figures["GETs/object"] = requests["GET"] / bench.data(Workload.OBJECTS).count
+        figures["GETs/object"] = requests["GET"] / data.count
         figures["requests of any kind"] = float(sum(n for kind, n in requests.items() if kind != "BYTES"))
     return figures
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import statistics
 
-from benchmarks.bench import Bench, Figures, Row
-from benchmarks.jobs.reading import BATCH
-from benchmarks.workloads import Data, Workload
+from benchmarks.bench import Bench, Row
+from benchmarks.tables import Figures
+from benchmarks.workloads import BATCH, Data, Workload
 
 
 def loops(bench: Bench) -> None:
@@ -28,6 +28,9 @@ def quarter(bench: Bench) -> None:
     for delay_ms in (0, 20):
         title = f"Capacity 25 %, third epoch, {delay_ms} ms delay"
         _bounded(bench, title, data, delay_ms=delay_ms, epochs=3, capacity=data.total_bytes // 4)
+
+
+_COLUMNS = ["s", "compute s", "x bound", "fetched/object", "stall s", "pool PSS MB"]
 
 
 def _bounded(bench: Bench, title: str, data: Data, *, delay_ms: int, epochs: int, **options: object) -> None:
@@ -70,7 +73,7 @@ def _bounded(bench: Bench, title: str, data: Data, *, delay_ms: int, epochs: int
             figures |= {"steps s": steps_s, "compute s": compute, "cores' s": machine}
             figures["x compute or fetch"] = figures["s"] / max(alone["s"], compute)
             figures["x bound"] = figures["s"] / max(alone["s"], compute, machine)
-    bench.table(title, runs)
+    bench.table(title, runs, columns=_COLUMNS)
 
 
 def _last(epochs: int) -> float:

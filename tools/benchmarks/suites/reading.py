@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from benchmarks.bench import Bench, Row
-from benchmarks.contenders import Contender
+from benchmarks.contenders import Kind
 from benchmarks.workloads import Data, Workload
 
-_PEERS = ("files", "litdata-raw", "file-per-object", "lmdb", "diskcache", "msc")
-
-
-def _plain(contender: Contender) -> bool:
-    return contender.plain
+_PEERS = ("files", "litdata-raw", "file-per-object", "lmdb", "diskcache", "msc", "litdata", "mosaic")
 
 
 def _rows(bench: Bench, job: str, names: tuple[str, ...], **options: object) -> list[Row]:
@@ -21,7 +20,7 @@ def _rows(bench: Bench, job: str, names: tuple[str, ...], **options: object) -> 
                 bench.contenders[name].label,
                 job,
                 name,
-                directory="peers" if bench.contenders[name].plain else "cache",
+                directory="cache" if bench.contenders[name].kind is Kind.OURS else "peers",
                 options=dict(options),
             )
             for name in names
@@ -49,7 +48,8 @@ def warm(bench: Bench) -> None:
     for workers, names in ((2, ("aistore-map", *_PEERS, "bytes", "views")), (1, _MAIN), (0, _MAIN)):
         rows = _rows(bench, "reading.epoch", names, workers=workers, epochs=2)
         bench.fill([row for row in rows if row.contender != "aistore-map"], data)
-        _epochs(bench, f"Warm epoch, torch's DataLoader, {workers} workers, batch 64, {_size(data)}", rows, data)
+        title = f"Warm epoch, torch's DataLoader, {workers} workers, batch 64, {_size(data)}"
+        _epochs(bench, title, rows, data, picture="warm-epoch" if workers == 2 else "")
 
 
 _MAIN = ("files", "lmdb", "bytes", "views")
@@ -65,19 +65,21 @@ def cold(bench: Bench) -> None:
     """The first epoch, with an empty cache."""
     data = bench.data(Workload.OBJECTS)
     title = f"Cold epoch, torch's DataLoader, 2 workers, batch 64, {_size(data)}"
-    bench.compare(title, _cold_rows(bench) + _FLOORS, data, figure="samples/s")
+    _cold(bench, title, data, _FLOORS, picture="cold-epoch")
 
 
-def _cold_rows(bench: Bench) -> list[Row]:
+def _cold(bench: Bench, title: str, data: Data, floors: list[Row], **told: Any) -> None:
+    """Compare first epochs; a checksum would be another epoch, so that is done afterwards."""
     names = ("aistore-map", "aistore-batch", "file-per-object", "bytes", "views")
-    rows = _rows(bench, "reading.epoch", names, check=False)
-    return [Row(row.label, row.job, row.contender, row.directory, fresh=True, options=row.options) for row in rows]
+    rows = [replace(row, fresh=True) for row in _rows(bench, "reading.epoch", names, check=False)]
+    bench.compare(title, rows + floors, data, figure="samples/s", **told)
+    bench.verify(rows, data)
 
 
 def small(bench: Bench) -> None:
     """Many small objects."""
     data = bench.data(Workload.SMALL)
-    bench.compare(f"Cold epoch, 2 workers, {_size(data)}", _cold_rows(bench) + _FLOORS, data, figure="samples/s")
+    _cold(bench, f"Cold epoch, 2 workers, {_size(data)}", data, _FLOORS)
     rows = _rows(bench, "reading.epoch", (*_PEERS, "bytes", "views"), epochs=2)
     bench.fill(rows, data)
     _epochs(bench, f"Warm epoch, 2 workers, {_size(data)}", rows, data)
@@ -86,7 +88,7 @@ def small(bench: Bench) -> None:
 def large(bench: Bench) -> None:
     """A few large objects."""
     data = bench.data(Workload.LARGE)
-    bench.compare(f"Cold epoch, 2 workers, {_size(data)}", _cold_rows(bench), data, figure="samples/s")
+    _cold(bench, f"Cold epoch, 2 workers, {_size(data)}", data, [])
     rows = _rows(bench, "reading.epoch", ("files", "bytes", "views"), epochs=2)
     bench.fill(rows, data)
     _epochs(bench, f"Warm epoch, 2 workers, {_size(data)}", rows, data)
@@ -99,11 +101,13 @@ def shards(bench: Bench) -> None:
     rows = _rows(bench, "reading.epoch", (*names, "shard-dataset-bytes", "shard-dataset-views"), epochs=2)
     bench.fill([row for row in rows if row.contender != "aistore-shards"], data)
     title = f"Warm epoch of shards, 2 workers, {data.count} shards of 100 samples of 100 KiB"
-    _epochs(bench, title, rows, data)
+    _epochs(bench, title, rows, data, picture="warm-shards")
 
 
-def _epochs(bench: Bench, title: str, rows: list[Row], data: Data) -> None:
-    bench.compare(title, rows, data, figure="samples/s", base=_plain)
+def _epochs(bench: Bench, title: str, rows: list[Row], data: Data, **told: Any) -> None:
+    """Compare epochs with the best reader of the plain objects that is not ours."""
+    base = [row.label for row in rows if bench.contenders[row.contender].kind is Kind.PLAIN]
+    bench.compare(title, rows, data, figure="samples/s", base=base, **told)
 
 
 def _size(data: Data) -> str:

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 
-from benchmarks.bench import Bench, Figures, Row
+from benchmarks.bench import Bench, Row
+from benchmarks.tables import Figures
 from benchmarks.workloads import Data, Workload
 
 _PROGRAMS = {
