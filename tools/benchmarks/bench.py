@@ -90,7 +90,10 @@ class Bench:
         module, _, job = row.job.partition(".")
         arguments = json.dumps([module, job, row.contender, asdict(place), row.options])
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.child", arguments]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        scratch = os.path.join(self.directory, "tmp")  # some leave files in it
+        os.makedirs(scratch, exist_ok=True)
+        environment = os.environ | {"TMPDIR": scratch}
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
     def finish(self, process: subprocess.Popen[str], row: Row) -> Figures:
         try:
