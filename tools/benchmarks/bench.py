@@ -46,7 +46,7 @@ class Bench:
         self.scale = scale
         self.contenders = contenders()
         self.directory = tempfile.mkdtemp(prefix="aiscache-bench-", dir="/dev/shm")
-        self.disk = tempfile.mkdtemp(prefix="aiscache-bench-", dir=disk)
+        self._disk = disk
         self.tables: list[Table] = []
         self._data: dict[Workload, Data] = {}
         self._suite = ""
@@ -55,7 +55,6 @@ class Bench:
 
     def close(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
-        shutil.rmtree(self.disk, ignore_errors=True)
         for data in self._data.values():
             data.remove()
 
@@ -77,9 +76,14 @@ class Bench:
             yield
         finally:
             self._filled.clear()
-            for directory in (self.directory, self.disk):
-                for each in os.listdir(directory):
-                    shutil.rmtree(os.path.join(directory, each), ignore_errors=True)
+            for each in os.listdir(self.directory):
+                shutil.rmtree(os.path.join(self.directory, each), ignore_errors=True)
+
+    @contextlib.contextmanager
+    def on_disk(self) -> Iterator[str]:
+        """Give a directory on a disk for as long as it is needed."""
+        with tempfile.TemporaryDirectory(prefix="aiscache-bench-", dir=self._disk) as directory:
+            yield directory
 
     # ---- jobs
 

@@ -22,9 +22,10 @@ def scaling(bench: Bench) -> None:
     segments = [10**power for power in range(1, most - 2)]
     _grow(bench, "Reads from so many segments", "segments", segments)
     sizes = [int(mib * bench.scale) for mib in (1 << 10, 1 << 12, 1 << 14)]
-    free_mib = shutil.disk_usage(bench.disk).free >> 20
-    fitting = [mib for mib in sizes if mib < free_mib // 2]
-    _grow(bench, "Reads of all bytes from a cache of so many MiB on disk", "mib", fitting, where=bench.disk)
+    with bench.on_disk() as directory:
+        free_mib = shutil.disk_usage(directory).free >> 20
+        fitting = [mib for mib in sizes if mib < free_mib // 2]
+        _grow(bench, "Reads of all bytes from a cache of so many MiB on disk", "mib", fitting, where=directory)
 
 
 def _grow(bench: Bench, title: str, what: str, counts: list[int], *, where: str = "") -> None:
