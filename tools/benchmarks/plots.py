@@ -13,7 +13,8 @@ from typing import Any
 from benchmarks.tables import Table
 
 _OURS, _OTHERS = "#5c8a3a", "#9aa5b1"
-_STYLE = {"svg.hashsalt": "aiscache", "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9}
+_NUMBER = "{x:,.10g}"
+_STYLE = {"svg.hashsalt": "aiscache", "svg.fonttype": "none", "font.size": 9, "figure.titlesize": 9}
 
 
 def draw(directory: str, tables: Iterable[Table]) -> list[str]:
@@ -37,7 +38,7 @@ def _draw(path: str, table: Table) -> None:
     height = 2.6 if table.axis else 0.8 + 0.3 * len(table.runs)
     picture, axes = pyplot.subplots(figsize=(7, height), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(table.title, loc="left")
+    picture.suptitle(table.title, x=0.01, ha="left")
     (_curve if table.axis else _bars)(axes, table)
     picture.savefig(path, metadata={"Date": None})
     pyplot.close(picture)
@@ -51,6 +52,7 @@ def _bars(axes: Any, table: Table) -> None:
     axes.bar_label(drawn, fmt="{:,.0f}", padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.12)
+    axes.xaxis.set_major_formatter(_NUMBER)
     axes.set_xlabel(table.figure)
 
 
@@ -64,6 +66,6 @@ def _curve(axes: Any, table: Table) -> None:
     axes.set(xscale="log", ylim=(0, 1.2 * max(map(max, found))))
     axes.set_xticks(places, labels=list(table.runs))
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.yaxis.set_major_formatter(_NUMBER)
     axes.set_xlabel(table.axis)
     axes.set_ylabel(table.figure)
