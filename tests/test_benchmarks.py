@@ -33,6 +33,7 @@ def bench(dev_cluster: DevCluster, tmp_path: Path) -> Iterator[Bench]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_contender_that_sees_other_bytes_is_out(bench: Bench) -> None:
     from benchmarks.bench import Row
     from benchmarks.workloads import Workload
