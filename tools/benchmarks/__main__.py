@@ -1,6 +1,6 @@
 """`./tools/bench`: measures aiscache beside what users would pick instead, on one machine.
 
-    ./tools/bench                           everything, 3 repeats; about an hour on 2 cores
+    ./tools/bench                           everything, 3 repeats; more than an hour on 2 cores
     ./tools/bench --quick                   a tenth of the data, 1 repeat: to see that it runs
     ./tools/bench --only warm shards        some of it
     ./tools/bench --endpoint http://host:51080     on a real cluster: buckets are made there, and removed
