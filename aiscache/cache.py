@@ -21,6 +21,7 @@ from aiscache.fill import Wanted, fetch_all
 from aiscache.keys import ObjectRef, pack_identity
 from aiscache.manifest import ManifestStore, open_manifests
 from aiscache.manifest.sources import bucket_name
+from aiscache.offline import not_cached
 from aiscache.origin.names import BucketName
 from aiscache.settings import CacheSettings, env_flag
 from aiscache.stats import CacheStats
@@ -40,7 +41,8 @@ class Cache:
     without AISCACHE_DIR, the cache lies in shared memory and lasts as long as some process uses it. `capacity` is a
     hard limit on the bytes there, `memory` on a tier of shared memory in front of a directory on disk: bytes, or
     "200GB" (powers of 1000), "1.5GiB" (powers of 1024). The default capacity is half of what is free. `verify="read"`
-    checks bytes on every read as well as when they are fetched.
+    checks bytes on every read as well as when they are fetched. `offline` (by default what AISCACHE_OFFLINE says) asks
+    no cluster: datasets take the listing that was stored last, and what is not here is a NotCachedError.
 
     Use it as a context manager or close it. It may be pickled (to its settings), forked, and used by many threads.
     Raises ConfigError for a bad value, CacheDirectoryError for a directory that cannot be used.
@@ -53,8 +55,9 @@ class Cache:
         capacity: int | str | None = None,
         memory: int | str | None = None,
         verify: str = "fill",
+        offline: bool | None = None,
     ) -> None:
-        self.settings = CacheSettings.resolve(path, capacity=capacity, memory=memory, verify=verify)
+        self.settings = CacheSettings.resolve(path, capacity=capacity, memory=memory, verify=verify, offline=offline)
         self._reset()
         try:
             self._open()
@@ -75,7 +78,7 @@ class Cache:
 
         The cluster is one that a dataset of this process reads from, or that `Origin.from_client(client)` was asked
         about. Raises OriginError (see `aiscache.errors`) if the object is not here and the cluster does not give the
-        version that `ref` names.
+        version that `ref` names, NotCachedError if it is not here and the cache is offline.
         """
         return self.read_many((ref,))[0]
 
@@ -84,6 +87,9 @@ class Cache:
         wanted = [Wanted.of(ref) for ref in refs]
         views, _ = self.lookup([one.key for one in wanted], [one.digest for one in wanted])
         missing = {one.key: one for one, view in zip(wanted, views, strict=True) if view is None}
+        if missing and self.settings.offline:
+            first = next(iter(missing.values())).ref
+            raise not_cached(first.url, cache=self.settings.path, missing=len(missing), of=len(refs))
         fetched = fetch_all(self.store(), list(missing.values()))
         return [fetched[one.key] if view is None else view for one, view in zip(wanted, views, strict=True)]
 
@@ -306,6 +312,9 @@ def _signature(key: bytes, digest: int) -> int:
 def resolve_cache(cache: Cache | str | os.PathLike[str] | bool | None) -> Cache | None:
     """Return the cache that a dataset's `cache=` means: a Cache, a path, None for the default, False for none."""
     if cache is False or env_flag("AISCACHE_DISABLE"):
+        if env_flag("AISCACHE_OFFLINE"):
+            why = "cache=False" if cache is False else "AISCACHE_DISABLE"
+            raise ConfigError(f"AISCACHE_OFFLINE is on, so there must be a cache to read from, but {why} says none")
         return None
     if isinstance(cache, Cache):
         return cache

@@ -6,6 +6,7 @@
     │   ├── CacheDirectoryError               the cache directory is not usable: owner, mode, format, file system
     │   ├── CacheClosedError                  a handle was used after close()
     │   ├── CacheFullError                    what was to be brought into the cache does not fit
+    │   ├── NotCachedError (LookupError)      an object or a listing is not in the cache, and that is offline
     │   └── CorruptError                      bytes on disk are not what was written
     ├── ManifestError                         a stored listing is damaged or from another format
     ├── ShardError                            an object that is read as a shard is no whole tar archive
@@ -54,6 +55,10 @@ class CacheClosedError(CacheError):
 
 class CacheFullError(CacheError):
     """What was to be brought into the cache does not fit; the message has the figures."""
+
+
+class NotCachedError(CacheError, LookupError):
+    """What is wanted is not in the cache, which is offline, so it is not fetched; `missing` says how much is not."""
 
 
 class CorruptError(CacheError):

@@ -72,6 +72,7 @@ class CacheSettings:
     capacity_bytes: int | None = None
     memory_bytes: int | None = None
     verify: str = "fill"
+    offline: bool = False
 
     @classmethod
     def resolve(
@@ -81,6 +82,7 @@ class CacheSettings:
         capacity: int | str | None = None,
         memory: int | str | None = None,
         verify: str = "fill",
+        offline: bool | None = None,
     ) -> CacheSettings:
         """Return settings from a user's arguments, filled from the environment; ConfigError names what is wrong."""
         path = os.fspath(path) if path is not None else env("AISCACHE_DIR")
@@ -91,6 +93,7 @@ class CacheSettings:
             capacity_bytes=_size_setting(capacity, "capacity", "AISCACHE_CAPACITY"),
             memory_bytes=_size_setting(memory, "memory", "AISCACHE_MEMORY"),
             verify=verify,
+            offline=env_flag("AISCACHE_OFFLINE") if offline is None else bool(offline),
         )
 
 

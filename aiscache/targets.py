@@ -42,7 +42,12 @@ class Target(ABC):
     def job(self, processes: int, connections: int, lookahead_bytes: int) -> Job | None:
         """Return what a pool would do for the target, None if there is nothing for it to do."""
         cache = self.parts[0].cache if self.parts else None
-        if cache is None or cache.store() is None or not all(_can_prefetch(part, cache) for part in self.parts):
+        if (
+            cache is None
+            or cache.settings.offline
+            or cache.store() is None
+            or not all(_can_prefetch(part, cache) for part in self.parts)
+        ):
             return None
         origins = {cluster: origin for part in self.parts for cluster, origin in part._reader.origins.items()}
         return Job(

@@ -13,7 +13,7 @@ import aiscache
 
 PACKAGE = Path(aiscache.__file__).parent
 
-WORDS = {"errors", "log", "settings", "keys", "checksums", "locks", "stats", "uninterrupted", "view", "bars"}
+WORDS = {"errors", "log", "settings", "keys", "checksums", "locks", "stats", "uninterrupted", "view", "bars", "offline"}
 LAYERS = [
     WORDS,
     {"store", "origin", "manifest"},

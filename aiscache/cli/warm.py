@@ -16,7 +16,7 @@ from aiscache.cli.reach import client_of
 from aiscache.cli.sources import SourceUrl, by_bucket, endpoint_of, expanded, read_names, sdk_sources, source_url
 from aiscache.cli.wording import counted
 from aiscache.errors import ConfigError
-from aiscache.settings import format_size
+from aiscache.settings import env_flag, format_size
 
 if TYPE_CHECKING:
     from aiscache.warm import Warmed
@@ -63,12 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Warm, and tell; returns 1 if something that was asked for is not there, or with --dry-run would not fit."""
+    from aistore.sdk import Client
+
     from aiscache.cache import Cache
 
     names = _names(arguments)
     rank, world_size = _part(arguments)
     choice = _cache_that_stays(arguments.cache)
-    client = client_of(endpoint_of(arguments.endpoint))
+    endpoint = endpoint_of(arguments.endpoint)
+    client = Client(endpoint) if env_flag("AISCACHE_OFFLINE") else client_of(endpoint)
     sources, prefixes = sdk_sources(client, arguments.sources, names=names)
     with Cache(choice.path if choice.named else None, capacity=arguments.capacity) as cache, _said_if_interrupted():
         warmed = cache.warm(
@@ -154,7 +157,7 @@ def _tell(choice: Choice, warmed: Warmed, *, as_json: bool) -> None:
         told: dict[str, Any] = {"path": str(choice.path), **warmed.asdict()}
         print(json.dumps(told, indent=2))
     else:
-        print("\n".join(_dry_lines(warmed) if warmed.dry_run else _lines(choice, warmed)))
+        print("\n".join(_dry_lines(choice, warmed) if warmed.dry_run else _lines(choice, warmed)))
         _tell_failures(warmed)
 
 
@@ -179,16 +182,16 @@ def _lines(choice: Choice, warmed: Warmed) -> list[str]:
     return [*lines, f"{here:,} of {everything} are in {choice.path}."]
 
 
-def _dry_lines(warmed: Warmed) -> list[str]:
+def _dry_lines(choice: Choice, warmed: Warmed) -> list[str]:
     need = warmed.need
     if not need.objects:
         return [_NOTHING]
+    if not need.missing_objects:
+        return [f"All of {counted(need.objects, 'object')} ({format_size(need.bytes)}) are in {choice.path}."]
     lines = [
-        f"{counted(need.objects, 'object')}, {format_size(need.bytes)}; {need.present_objects:,} are in the cache, "
+        f"{counted(need.objects, 'object')}, {format_size(need.bytes)}; {need.present_objects:,} are in {choice.path}, "
         f"{need.missing_objects:,} ({format_size(need.missing_bytes)}) are missing."
     ]
-    if not need.missing_objects:
-        return lines
     room = f"{format_size(need.free_bytes)} are free"
     if need.evictable_bytes:
         room += f", {format_size(need.evictable_bytes)} more can be freed of what nobody uses"

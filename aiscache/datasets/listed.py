@@ -27,7 +27,8 @@ class Listed:
     """The objects of some sources, in the order of their listing, read through a cache.
 
     The listing is made when the dataset is: one request per 10,000 objects, shared by all processes that make the same
-    dataset at the same time. It lies in one mapped file, and a pickled dataset names that file.
+    dataset at the same time. It lies in one mapped file, and a pickled dataset names that file. Where the cache is
+    offline, it is the one that was stored last, and NotCachedError if there is none.
     """
 
     manifest: Manifest
@@ -52,9 +53,7 @@ class Listed:
         self._content = content_kind(content)
         self._convert, self._convert_all = as_content(content), as_contents(content)
         self.cache = resolve_cache(cache)
-        self.manifest = ManifestStore(
-            self._manifest_directory(), room=None if self.cache is None else self.cache.room_for
-        ).load_or_build(listing.identity, listing.build, max_age_s=max_listing_age_s, on_shrink=on_shrink)
+        self.manifest = self._listed(listing, max_age_s=max_listing_age_s, on_shrink=on_shrink)
         origins = [Origin.from_client(selection.source.client) for selection in listing.selections]
         by_endpoint = {origin.endpoint: origin for origin in origins}
         self._length = len(self.manifest)
@@ -84,6 +83,13 @@ class Listed:
         from aiscache.datasets.sdk_objects import sdk_objects
 
         return sdk_objects(self.manifest, indices, origins=self._reader.origins)
+
+    def _listed(self, listing: Listing, *, max_age_s: float, on_shrink: str) -> Manifest:
+        cache = self.cache
+        manifests = ManifestStore(self._manifest_directory(), room=None if cache is None else cache.room_for)
+        if cache is not None and cache.settings.offline:
+            return listing.stored(manifests, cache=cache.settings.path)
+        return manifests.load_or_build(listing.identity, listing.build, max_age_s=max_age_s, on_shrink=on_shrink)
 
     def _manifest_directory(self) -> str:
         store = None if self.cache is None else self.cache.store()

@@ -13,8 +13,12 @@ from torch.utils.data import get_worker_info
 from aiscache.cache import Cache
 from aiscache.fill import Wanted, fetch_all
 from aiscache.manifest import Manifest
+from aiscache.offline import not_cached
 from aiscache.origin import Origin
+from aiscache.store import Store
 from aiscache.view import View
+
+_BLOCK = 8192  # rows looked up in one transaction of the index
 
 
 class Reader:
@@ -84,8 +88,22 @@ class Reader:
     def _fetch(self, rows: dict[bytes, int]) -> dict[bytes, View]:
         store = None if self.cache is None else self.cache.store()
         digest_of = self.manifest.digests.item
+        if self.cache is not None and self.cache.settings.offline:
+            url, where = self.manifest.ref(next(iter(rows.values()))).url, self.cache.settings.path
+            raise not_cached(url, cache=where, missing=self._missing_objects(store), of=len(self.manifest))
         wanted = [Wanted(self.manifest.ref(row), key, digest_of(row)) for key, row in rows.items()]
         return fetch_all(store, wanted, origins=self.origins)
+
+    def _missing_objects(self, store: Store | None) -> int:
+        """Return how many objects of the listing are not in the cache; 2 us each."""
+        manifest, missing = self.manifest, 0
+        if store is None:
+            return len(manifest)
+        for start in range(0, len(manifest), _BLOCK):
+            rows = range(start, min(start + _BLOCK, len(manifest)))
+            digests = manifest.digests[rows.start : rows.stop].tolist()
+            missing += store.segments_of(list(map(manifest.key, rows)), digests).count(None)
+        return missing
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as bytes that were pickled once: a batch carries them, and they are looked into only when needed."""

@@ -138,7 +138,8 @@ class AISShardReader(AISBaseIterDataset):
         counts = self._shards.members.counts()
         if not self._shards.members.missing():
             return self._shards.members.counts()
-        if self.manifest.etl == "" and self._listed_counts is None:
+        offline = self.cache is not None and self.cache.settings.offline
+        if self.manifest.etl == "" and self._listed_counts is None and not offline:
             self._listed_counts = listed_counts(self.manifest, origins=self._reader.origins)
         if self._listed_counts is not None:
             counts = np.where(counts < 0, self._listed_counts, counts)

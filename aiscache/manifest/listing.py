@@ -9,7 +9,10 @@ from typing import Any, Protocol
 from aiscache.keys import ObjectRef
 from aiscache.manifest.draft import Draft
 from aiscache.manifest.layout import Source
+from aiscache.manifest.manifest import Manifest
 from aiscache.manifest.sources import Selection, identity, selections
+from aiscache.manifest.store import ManifestStore
+from aiscache.offline import not_listed
 from aiscache.origin import BucketName, Entry, Origin
 
 _PROPS = "name,size,checksum,version"
@@ -62,6 +65,17 @@ class Listing:
         self._skip_missing = skip_missing
         endpoints = [origin.endpoint for origin in self.origins]
         self.identity = identity(self.selections, endpoints=endpoints, etl=etl, skip_missing=skip_missing)
+
+    def stored(self, manifests: ManifestStore, *, cache: str | None) -> Manifest:
+        """Return the manifest that was made last, however long ago, of a cache that is offline; no request.
+
+        Raises NotCachedError if there is none; `cache` is the cache's path.
+        """
+        manifest = manifests.stored(self.identity)
+        if manifest is None:
+            endpoint = " and ".join(dict.fromkeys(origin.endpoint for origin in self.origins))
+            raise not_listed(", ".join(map(str, self.selections)), cache=cache, endpoint=endpoint)
+        return manifest
 
     def build(self) -> Draft:
         """List everything, in the order of aistore.pytorch; OriginError and its kin on failure."""

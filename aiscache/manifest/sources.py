@@ -23,6 +23,12 @@ class Selection:
     bucket: BucketName | None
     is_group: bool = False
 
+    def __str__(self) -> str:
+        if self.bucket is None:
+            return repr(self.source)
+        prefix = f"/{self.prefix}" if self.prefix else ""
+        return f"{self.bucket.url}{prefix}{' (some names)' if self.is_group else ''}"
+
     def names(self) -> list[str]:
         """The names of an object group that start with the prefix; makes no request."""
         # The SDK's own iteration makes an Object per name, at 5 us each.

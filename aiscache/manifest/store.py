@@ -79,6 +79,10 @@ class ManifestStore:
                 _shrunk(draft, before=before, on_shrink=on_shrink)
             return self._keep(identity, draft.parts(), started_ns=started_ns)
 
+    def stored(self, identity: str) -> Manifest | None:
+        """Return the manifest whose listing began last, however long ago; None if there is none. Nothing is listed."""
+        return self._newest(identity)
+
     def clear(self) -> None:
         """Remove the stored listings that no process has open."""
         for _, path in self._stored(""):

@@ -48,7 +48,7 @@ def warm(
     _check(processes=processes, connections=connections, limit=limit, rank=rank, world_size=world_size)
     store = cache._require_store()
     listing = Listing(sources, prefix_map, etl=etl_name or "", skip_missing=True)
-    manifest = ManifestStore(str(store.directory.manifests)).load_or_build(listing.identity, listing.build)
+    manifest = _listed(listing, cache, store, dry_run=dry_run)
     if not manifest.path:
         raise CacheDirectoryError(
             f"the listing cannot be kept in {store.directory.manifests}, so there is no use in warming; free some space"
@@ -76,6 +76,19 @@ def warm(
             warmed = _fetch(job, store, missing, warmed=warmed, bar=bar)
             doing.samples, doing.complete = warmed.fetched_objects, warmed.complete
     return replace(warmed, seconds=time.monotonic() - began)
+
+
+def _listed(listing: Listing, cache: Cache, store: Store, *, dry_run: bool) -> Manifest:
+    """Return a new listing; where the cache is offline, the stored one, of which nothing can be fetched."""
+    manifests = ManifestStore(str(store.directory.manifests))
+    if not cache.settings.offline:
+        return manifests.load_or_build(listing.identity, listing.build)
+    if not dry_run:
+        raise ConfigError(
+            "the cache is offline (offline=True, or AISCACHE_OFFLINE), so nothing can be fetched into it; dry_run=True "
+            "(--dry-run) tells what is missing"
+        )
+    return listing.stored(manifests, cache=cache.settings.path)
 
 
 def _fetch(job: Job, store: Store, missing: Rows, *, warmed: Warmed, bar: ObjectsBar) -> Warmed:

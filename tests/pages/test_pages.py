@@ -148,10 +148,13 @@ def test_tuning(imagenet: dict[str, bytes], run: Run, capsys: pytest.CaptureFixt
     assert found == imagenet
 
 
-def test_clusters(dev_cluster: DevCluster, imagenet: dict[str, bytes], run: Run) -> None:
-    names = run("docs/clusters.md")
-    assert dev_cluster.requests()["LIST"] == 1  # the second dataset asks nobody
-    assert dict(names["dataset"]) == imagenet
+def test_offline(dev_cluster: DevCluster, imagenet: dict[str, bytes], run: Run, page: Callable[[str], Page]) -> None:
+    names = run("docs/offline.md")
+    assert names["samples"] == list(imagenet.items())
+    assert (dev_cluster.requests()["LIST"], dev_cluster.requests()["GET"]) == (1, len(imagenet))  # all by warming
+    for program in ("aiscache", "AISCACHE_OFFLINE=1"):
+        assert "All of 20 objects" in page("docs/offline.md").run_shell(program)
+    assert (dev_cluster.requests()["LIST"], dev_cluster.requests()["GET"]) == (2, len(imagenet))
 
 
 def test_images(dev_cluster: DevCluster, run: Run) -> None:
