@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from aiscache.cli.objects import objects_in
     from aiscache.cli.opening import looked_at, nothing_there
 
-    choice, look = looked_at(arguments.cache)
+    choice, look = looked_at(arguments.cache, most=None)  # all entries are asked for
     if look is None:
         print(nothing_there(choice), file=sys.stderr)
         return 0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aiscache.cli.choice import Choice, choose
-from aiscache.cli.look import Look, look_at
+from aiscache.cli.look import SAMPLE, Look, look_at
 
 if TYPE_CHECKING:
     from aiscache.cache import Cache
@@ -30,10 +30,10 @@ def opened(cache: str | None) -> Iterator[tuple[Choice, Cache | None]]:
         yield choice, handle
 
 
-def looked_at(cache: str | None) -> tuple[Choice, Look | None]:
+def looked_at(cache: str | None, *, most: int | None = SAMPLE) -> tuple[Choice, Look | None]:
     """Return the cache that the user means and what is in it, as `look_at` does."""
     choice = choose(cache)
-    return choice, look_at(choice)
+    return choice, look_at(choice, most=most)
 
 
 def nothing_there(choice: Choice) -> str:

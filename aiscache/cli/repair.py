@@ -6,7 +6,6 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from aiscache.bars import Bar
 from aiscache.cli.arguments import add_cache, add_json
 from aiscache.cli.wording import counted
 
@@ -38,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _repair(cache: Cache) -> tuple[int, int]:
     """Return the number of objects before and after."""
+    from aiscache.bars import Bar
+
     store = cache._require_store()
     before = store.count()
     with Bar(desc="repair", unit=" objects", unit_scale=True, total=before, disable=None, leave=False) as bar:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import webbrowser
 from pathlib import Path
 
 from aiscache.cli.arguments import add_cache, whole_number
@@ -47,5 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not notes:
         print("Epochs are noted where aiscache.DataLoader or PrefetchSampler is used, warmings by aiscache warm.")
     if arguments.open:
+        import webbrowser
+
         webbrowser.open(out.resolve().as_uri())
     return 0

@@ -16,13 +16,11 @@ from typing import NamedTuple
 
 import lmdb
 
-from aiscache.cli.look import Look
+from aiscache.cli.look import SAMPLE, Look
 from aiscache.cli.reading import TIER_NAMES, ReadOnlyIndex, opened_index, segment_file
 from aiscache.keys import ObjectRef
 from aiscache.store.index import ENTRY, Entry
 from aiscache.store.record import read_record_of
-
-_SAMPLE = 4000
 
 
 class Share(NamedTuple):
@@ -54,7 +52,7 @@ def shares_in(cache: Path, look: Look) -> Shares:
         pass
     total, total_bytes = sum(counts.values()), max(1, sum(sizes.values()))
     shares = [Share(bucket, counts[bucket] / total, sizes[bucket] / total_bytes) for bucket in counts]
-    return Shares(sorted(shares, key=lambda share: (-share.bytes, share.bucket)), exact=look.objects <= _SAMPLE)
+    return Shares(sorted(shares, key=lambda share: (-share.bytes, share.bucket)), exact=look.objects <= SAMPLE)
 
 
 def bucket_of(ref: ObjectRef) -> str:
@@ -67,7 +65,7 @@ def _sample(index: ReadOnlyIndex, cache: Path, look: Look) -> Iterator[tuple[Obj
     with index.read() as transaction:
         rows = index.segments(transaction)
         with transaction.cursor(db=index.entries) as cursor:
-            entries = [Entry._make(ENTRY.unpack(value)) for _, value in islice(cursor, _SAMPLE)]
+            entries = [Entry._make(ENTRY.unpack(value)) for _, value in islice(cursor, SAMPLE)]
     by_segment: dict[int, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_segment[entry.segment].append(entry)

@@ -7,7 +7,6 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from aiscache.bars import ObjectsBar
 from aiscache.cli.arguments import add_cache, add_json
 from aiscache.cli.wording import counted
 from aiscache.settings import format_size
@@ -46,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _verify(cache: Cache) -> tuple[int, int, list[ObjectRef]]:
     """Return how many objects and bytes were checked, and what was damaged."""
+    from aiscache.bars import ObjectsBar
+
     store = cache._require_store()
     used_bytes = sum(used for used, _ in store.usage().values())
     objects = size = 0

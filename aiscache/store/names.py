@@ -14,8 +14,11 @@ _NAME = re.compile(r"([0-9a-f]{16})\.seg")
 SEGMENT_HEADER_BYTES = 64
 PAGE = mmap.PAGESIZE
 
-# Offsets of byte locks in the file `leases`: a segment's own id for its readers, and one far above for its writer.
+# Offsets of byte locks in the file `leases`: a segment's own id for its readers, and one far above for its writer; who
+# repairs or sweeps; and, shared, all who have the cache open.
 WRITER_BYTE = 1 << 60
+MAINTENANCE_BYTE = (1 << 61) + 1
+USERS_BYTE = (1 << 61) + 2
 
 # Where in the header the generation is: how often holes were punched into the segment. A place in a segment that was
 # right at some generation is right for as long as the generation is the same.

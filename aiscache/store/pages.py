@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from struct import Struct
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import lmdb
@@ -55,16 +57,21 @@ class Nodes(NamedTuple):
     data_bytes: Numbers
 
 
-def check_pages(path: Path, *, rows: dict[bytes, tuple[int, int]]) -> None:
+ALL: Mapping[bytes, int] = MappingProxyType({})
+
+
+def check_pages(path: Path, *, rows: dict[bytes, tuple[int, int]], most: Mapping[bytes, int] = ALL) -> None:
     """Raise lmdb.CorruptedError if the file is damaged, or has other tables than `rows`.
 
     `rows` are the lengths of key and value of each table, the key's 0 where they differ. Nobody may write meanwhile.
+    `most` is for who only reads, and of a table only so many rows from the first on: the pages of these are looked at,
+    and not the free ones, of which only writers take any. A file of a million rows takes 0.3 s, or 5 ms for 4000.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         size = os.fstat(fd).st_size
         if size:
-            _File(mmap.mmap(fd, size, access=mmap.ACCESS_READ)).check(rows)
+            _File(mmap.mmap(fd, size, access=mmap.ACCESS_READ)).check(rows, most)
     finally:
         os.close(fd)
 
@@ -92,7 +99,7 @@ class _File:
         self._used = np.zeros(whole, bool)
         self._used[:2] = True
 
-    def check(self, rows: dict[bytes, tuple[int, int]]) -> None:
+    def check(self, rows: dict[bytes, tuple[int, int]], most: Mapping[bytes, int]) -> None:
         _require(self._last_page < self._map_bytes // self._page_bytes < 1 << 48, "the size of the map")
         _require((self._free.flags, self._main.flags) == (_INTEGER_KEYS, 0), "the kinds of tables")
         names = self._nodes(self._main)
@@ -101,11 +108,12 @@ class _File:
             name = self._data[at : at + key_bytes]
             _require(name in rows and data_bytes == _TABLE.size, "the list of tables")
             table = Table(*_TABLE.unpack_from(self._data, at + key_bytes))
-            found, (key, value) = self._nodes(table), rows[name]
+            found, (key, value) = self._nodes(table, most.get(name)), rows[name]
             _require(table.flags == 0 and not found.flags.any(), f"table {name!r}")
             _require(found.data_bytes == value, f"a value of table {name!r}")
             _require(found.key_bytes == key if key else found.key_bytes > 0, f"a key of table {name!r}")
-        self._check_free_pages()
+        if not most:
+            self._check_free_pages()
 
     def _check_free_pages(self) -> None:
         """See that no page is free twice, or free and used: LMDB would write over what is in use."""
@@ -128,8 +136,8 @@ class _File:
             _require(~free[pages], "a page that is used and free")
             free[pages] = True
 
-    def _nodes(self, table: Table) -> Nodes:
-        """Return the rows of a table, all its pages checked, level by level."""
+    def _nodes(self, table: Table, most: int | None = None) -> Nodes:
+        """Return the rows of a table, all its pages checked, level by level; or those of the pages of the first."""
         nothing = np.zeros(0, np.int64)
         if table.root == _NO_PAGE:
             _require((table.depth, table.entries) == (0, 0), "a table without pages")
@@ -139,6 +147,8 @@ class _File:
         for _ in range(table.depth - 1):
             branches += len(level)
             level = self._children(level)
+            if most is not None:
+                level = self._leading(level, most)
         nodes = self._places(level, _LEAF)
         words = self._words
         data_bytes = words[nodes].astype(np.int64) | words[nodes + 1].astype(np.int64) << 16
@@ -146,8 +156,16 @@ class _File:
         inline = np.where(flags & _BIG, 8, data_bytes)
         self._check_sizes(nodes, _NODE_BYTES + key_bytes + inline, level)
         found = (branches, len(level), len(nodes))
-        _require(found == (table.branches, table.leaves, table.entries), "the counts of a table")
+        if most is None:
+            _require(found == (table.branches, table.leaves, table.entries), "the counts of a table")
         return Nodes(2 * nodes + _NODE_BYTES, flags, key_bytes, data_bytes)
+
+    def _leading(self, level: Numbers, most: int) -> Numbers:
+        """Return the first pages of a level, as many as have `most` rows; each has one at least."""
+        level = level[:most]
+        _require(level < len(self._pages), "the number of a page")
+        rows = (self._pages[level, 6].astype(np.int64) - _HEADER_BYTES) // 2
+        return level[: 1 + int(np.searchsorted(np.cumsum(np.maximum(rows, 0)), most))]
 
     def _children(self, level: Numbers) -> Numbers:
         nodes, words = self._places(level, _BRANCH), self._words

@@ -24,15 +24,13 @@ from aiscache.keys import key_of_identity
 from aiscache.locks import ByteLocks
 from aiscache.store.directory import Directory, boot_id, write_private
 from aiscache.store.index import OPEN, ROWS, SUSPECT, Entry, Index, SegmentRow
-from aiscache.store.names import WRITER_BYTE, has_header, segment_id_of
+from aiscache.store.names import MAINTENANCE_BYTE, USERS_BYTE, WRITER_BYTE, has_header, segment_id_of
 from aiscache.store.pages import check_pages
 from aiscache.store.record import COMMITTED, Record, walk
 from aiscache.store.tiers import Tier
 
 _LOG = logging.getLogger("aiscache")
 
-MAINTENANCE_BYTE = (1 << 61) + 1
-USERS_BYTE = (1 << 61) + 2
 _PATIENCE_S = 60.0
 _SWEEP_S = 5.0  # longer than any sweep of one segment
 _UNREADABLE = (

@@ -23,9 +23,10 @@ from aiscache.locks import ByteLocks
 from aiscache.stats import Counters
 from aiscache.store.directory import Directory
 from aiscache.store.index import DISK, DOOMED, ENTRY, MEMORY, OPEN, SEALED, STAGING, SUSPECT, Entry, SegmentRow
+from aiscache.store.names import USERS_BYTE
 from aiscache.store.reclaim import Drop, Reclaimer, Swept, drop_all, keep_all
 from aiscache.store.record import Record, checksum_of
-from aiscache.store.recovery import USERS_BYTE, is_lost, maintenance, note_boot, open_index, rebuild
+from aiscache.store.recovery import is_lost, maintenance, note_boot, open_index, rebuild
 from aiscache.store.segment import MappedSegments, Segment
 from aiscache.store.space import Space
 from aiscache.store.staging import Staging

@@ -61,7 +61,7 @@ def test_which_buckets_fill_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ]
     assert told["buckets_exact"] is True
     assert "ais://most   75% of the bytes  75% of the objects" in run("stats", "--cache", tmp_path).stdout
-    monkeypatch.setattr("aiscache.cli.shares._SAMPLE", 200)
+    monkeypatch.setattr("aiscache.cli.shares.SAMPLE", 200)
     look = look_at(Choice(tmp_path, named=True))
     assert look is not None
     sampled = shares_in(tmp_path, look)

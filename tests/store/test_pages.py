@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
 import lmdb
@@ -108,3 +109,42 @@ def test_totals_that_are_no_sums_are_found_out(tmp_path: Path) -> None:
     with pytest.raises(lmdb.CorruptedError, match="the number of a segment"):
         index.check()
     index.close()
+
+
+def test_who_reads_the_first_rows_is_told_of_damage_there_and_not_behind(tmp_path: Path) -> None:
+    """Each page is spoiled in turn: a child that then reads the first rows lives, or the damage was found out."""
+    index = Index(tmp_path, map_bytes=1 << 24)
+    with index.write() as transaction:
+        for number in range(3000):
+            index.put_entry(transaction, number.to_bytes(16, "big"), Entry(1, 2, 3, 4, 5))
+        index.put_segment(transaction, 5, SegmentRow(1, 2, 4096))
+    index.close()
+    file, most = tmp_path / "data.mdb", {b"entries": 100}
+    whole = file.read_bytes()
+    found_out, passed = 0, 0
+    for page in range(2, len(whole) // 4096):
+        with file.open("r+b") as writing:
+            writing.seek(page * 4096)
+            writing.write(b"\xff" * 4096)
+        try:
+            check_pages(file, rows=ROWS, most=most)
+        except lmdb.CorruptedError:
+            found_out += 1
+        else:
+            passed += 1
+            assert _reads_the_first(tmp_path, most[b"entries"])
+        file.write_bytes(whole)
+    assert 0 < found_out < 15
+    assert passed > 25
+
+
+def _reads_the_first(path: Path, count: int) -> bool:
+    """Tell whether a child that reads the first rows of each table ends well."""
+    child = os.fork()
+    if child == 0:
+        with lmdb.open(str(path), readonly=True, lock=False, max_dbs=3) as env:
+            for name in ROWS:
+                with env.begin(db=env.open_db(name, create=False)) as reading, reading.cursor() as cursor:
+                    list(islice(cursor, count))
+            os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
