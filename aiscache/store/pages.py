@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from struct import Struct
 from types import MappingProxyType
@@ -31,6 +31,7 @@ _INTEGER_KEYS = 8
 _NO_PAGE = (1 << 64) - 1
 _HEADER_BYTES, _NODE_BYTES = 16, 8
 _DEEPEST = 32
+_BLOCK = 512  # leaves looked at together: about 20 MB of numbers
 
 Numbers = npt.NDArray[np.int64]
 
@@ -65,7 +66,7 @@ def check_pages(path: Path, *, rows: dict[bytes, tuple[int, int]], most: Mapping
 
     `rows` are the lengths of key and value of each table, the key's 0 where they differ. Nobody may write meanwhile.
     `most` is for who only reads, and of a table only so many rows from the first on: the pages of these are looked at,
-    and not the free ones, of which only writers take any. A file of a million rows takes 0.3 s, or 5 ms for 4000.
+    and not the free ones, which only writers take. A file of a million rows takes 0.1 s, the first 2000 of them 10 ms.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
@@ -102,62 +103,74 @@ class _File:
     def check(self, rows: dict[bytes, tuple[int, int]], most: Mapping[bytes, int]) -> None:
         _require(self._last_page < self._map_bytes // self._page_bytes < 1 << 48, "the size of the map")
         _require((self._free.flags, self._main.flags) == (_INTEGER_KEYS, 0), "the kinds of tables")
-        names = self._nodes(self._main)
-        _require(names.flags == _SUBTABLE, "the list of tables")
-        for at, key_bytes, data_bytes in zip(names.at, names.key_bytes, names.data_bytes, strict=True):
-            name = self._data[at : at + key_bytes]
-            _require(name in rows and data_bytes == _TABLE.size, "the list of tables")
-            table = Table(*_TABLE.unpack_from(self._data, at + key_bytes))
-            found, (key, value) = self._nodes(table, most.get(name)), rows[name]
-            _require(table.flags == 0 and not found.flags.any(), f"table {name!r}")
-            _require(found.data_bytes == value, f"a value of table {name!r}")
-            _require(found.key_bytes == key if key else found.key_bytes > 0, f"a key of table {name!r}")
+        for names in self._nodes(self._main):
+            _require(names.flags == _SUBTABLE, "the list of tables")
+            for at, key_bytes, data_bytes in zip(names.at, names.key_bytes, names.data_bytes, strict=True):
+                name = self._data[at : at + key_bytes]
+                _require(name in rows and data_bytes == _TABLE.size, "the list of tables")
+                table = Table(*_TABLE.unpack_from(self._data, at + key_bytes))
+                self._check_table(name, table, rows[name], most.get(name))
         if not most:
             self._check_free_pages()
 
+    def _check_table(self, name: bytes, table: Table, lengths: tuple[int, int], most: int | None) -> None:
+        key, value = lengths
+        for found in self._nodes(table, most):
+            _require(table.flags == 0 and not found.flags.any(), f"table {name!r}")
+            _require(found.data_bytes == value, f"a value of table {name!r}")
+            _require(found.key_bytes == key if key else found.key_bytes > 0, f"a key of table {name!r}")
+
     def _check_free_pages(self) -> None:
         """See that no page is free twice, or free and used: LMDB would write over what is in use."""
-        found = self._nodes(self._free)
-        _require((found.key_bytes == 8) & (found.data_bytes >= 8), "the list of free pages")
         free = np.zeros(self._last_page + 1, bool)
+        lists = list(self._nodes(self._free))
         used = np.flatnonzero(self._used)
         free[used[used <= self._last_page]] = True
-        for at, flags, data_bytes in zip(found.at.tolist(), found.flags, found.data_bytes.tolist(), strict=True):
-            start = at + 8
-            if flags & _BIG:
-                start = self._overflow(int.from_bytes(self._data[start : start + 8], "little"), data_bytes)
-                free[start // self._page_bytes : -(-(start + data_bytes) // self._page_bytes)] = True
-            numbers = np.frombuffer(self._data, "<u8", data_bytes // 8, start)
-            _require(numbers[0] < len(numbers), "a list of free pages")
-            pages = numbers[1 : int(numbers[0]) + 1]
-            _require((pages >= 2) & (pages <= self._last_page), "the number of a free page")
-            pages = pages.astype(np.int64)
-            _require(np.diff(pages) < 0, "the order of free pages")
-            _require(~free[pages], "a page that is used and free")
-            free[pages] = True
+        for found in lists:
+            _require((found.key_bytes == 8) & (found.data_bytes >= 8), "the list of free pages")
+            for at, flags, data_bytes in zip(found.at.tolist(), found.flags, found.data_bytes.tolist(), strict=True):
+                self._check_free(free, at + 8, flags, data_bytes)
 
-    def _nodes(self, table: Table, most: int | None = None) -> Nodes:
-        """Return the rows of a table, all its pages checked, level by level; or those of the pages of the first."""
-        nothing = np.zeros(0, np.int64)
+    def _check_free(self, free: npt.NDArray[np.bool_], start: int, flags: int, data_bytes: int) -> None:
+        """Look at one list of free pages, and note them in `free`."""
+        if flags & _BIG:
+            start = self._overflow(int.from_bytes(self._data[start : start + 8], "little"), data_bytes)
+            free[start // self._page_bytes : -(-(start + data_bytes) // self._page_bytes)] = True
+        numbers = np.frombuffer(self._data, "<u8", data_bytes // 8, start)
+        _require(numbers[0] < len(numbers), "a list of free pages")
+        pages = numbers[1 : int(numbers[0]) + 1]
+        _require((pages >= 2) & (pages <= self._last_page), "the number of a free page")
+        pages = pages.astype(np.int64)
+        _require(np.diff(pages) < 0, "the order of free pages")
+        _require(~free[pages], "a page that is used and free")
+        free[pages] = True
+
+    def _nodes(self, table: Table, most: int | None = None) -> Iterator[Nodes]:
+        """Yield the rows of a table in blocks, all its pages checked, level by level; or of the pages of the first."""
         if table.root == _NO_PAGE:
             _require((table.depth, table.entries) == (0, 0), "a table without pages")
-            return Nodes(nothing, nothing, nothing, nothing)
+            return
         _require(1 <= table.depth <= _DEEPEST and table.root < len(self._pages), "the root of a table")
-        level, branches = np.array([table.root], np.int64), 0
+        level, branches, entries = np.array([table.root], np.int64), 0, 0
         for _ in range(table.depth - 1):
             branches += len(level)
             level = self._children(level)
             if most is not None:
                 level = self._leading(level, most)
-        nodes = self._places(level, _LEAF)
-        words = self._words
+        for start in range(0, len(level), _BLOCK):
+            found = self._leaves(level[start : start + _BLOCK])
+            entries += len(found.at)
+            yield found
+        if most is None:
+            found_counts = (branches, len(level), entries)
+            _require(found_counts == (table.branches, table.leaves, table.entries), "the counts of a table")
+
+    def _leaves(self, level: Numbers) -> Nodes:
+        nodes, words = self._places(level, _LEAF), self._words
         data_bytes = words[nodes].astype(np.int64) | words[nodes + 1].astype(np.int64) << 16
         flags, key_bytes = words[nodes + 2].astype(np.int64), words[nodes + 3].astype(np.int64)
         inline = np.where(flags & _BIG, 8, data_bytes)
         self._check_sizes(nodes, _NODE_BYTES + key_bytes + inline, level)
-        found = (branches, len(level), len(nodes))
-        if most is None:
-            _require(found == (table.branches, table.leaves, table.entries), "the counts of a table")
         return Nodes(2 * nodes + _NODE_BYTES, flags, key_bytes, data_bytes)
 
     def _leading(self, level: Numbers, most: int) -> Numbers:
@@ -177,7 +190,7 @@ class _File:
         """Return where the nodes of pages are, counted in words of the file."""
         _require(level < len(self._pages), "the number of a page")
         _require(level <= self._last_page, "the number of a page")
-        _require(~self._used[level] & (np.bincount(level)[level] == 1), "a page that is used twice")
+        _require(len(np.unique(level)) == len(level) and not self._used[level].any(), "a page that is used twice")
         self._used[level] = True
         pages = self._pages[level].astype(np.int64)
         _require(

@@ -152,6 +152,9 @@ def test_a_million_objects_are_told_of_in_half_a_second(tmp_path: Path) -> None:
             reserved = [
                 store.reserve(key=one.key, digest=one.digest, identity=pack_identity(one), length=8) for one in made
             ]
+            for reservation in reserved:
+                assert reservation is not None
+                reservation.fill(bytes(8))
             store.keep([reservation for reservation in reserved if reservation is not None])
     seconds = []
     for _ in range(5):
@@ -159,7 +162,7 @@ def test_a_million_objects_are_told_of_in_half_a_second(tmp_path: Path) -> None:
         assert stats("--cache", tmp_path)["objects"] == 1_000_000
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.5  # of the processor's time: the machine may be busy with other things
+    assert min(seconds) < 0.4  # of the processor's time: the machine may be busy with other things
 
 
 def test_a_cache_that_nobody_has_open_can_be_looked_at(filled: Cache) -> None:
