@@ -8,9 +8,10 @@ from math import ceil, floor, log10
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 460, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 30, 28
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 26, 28
 _INNER_WIDTH, _INNER_HEIGHT = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 _MOST_LABELS = 12
+_MOST_LARGE_DOTS = 40
 
 Form = Callable[[float], str]
 
@@ -26,13 +27,14 @@ def line_chart(labels: Sequence[str], series: Sequence[Series], *, form: Form, t
     """Return a chart of lines; `form` writes a value, `top` is the end of the scale."""
     top = top or _nice(max((value or 0 for one in series for value in one.values), default=0))
     marks = []
+    radius = 3 if len(labels) <= _MOST_LARGE_DOTS else 1.5
     for number, one in enumerate(series):
         points = [(_middle(place, len(labels)), _y(value, top), value) for place, value in _known(one.values)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
         marks.append(f'<polyline class="line s{number}" points="{path}"/>')
         for (place, _), (x, y, value) in zip(_known(one.values), points, strict=True):
             marks.append(
-                f'<circle class="dot s{number}" cx="{x:.1f}" cy="{y:.1f}" r="3">'
+                f'<circle class="dot s{number}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
                 f"{_title(labels[place], one.name, form(value))}</circle>"
             )
     return _chart(labels, series, marks, top=top, form=form)
@@ -60,10 +62,10 @@ def bar_chart(labels: Sequence[str], series: Sequence[Series], *, form: Form) ->
 def _chart(labels: Sequence[str], series: Sequence[Series], marks: list[str], *, top: float, form: Form) -> str:
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">', *_grid(top, form), *marks, *_epochs(labels)]
     x = float(_LEFT)
-    for number, one in enumerate(series):
+    for number, one in enumerate(series if len(series) > 1 else ()):  # of a single one the title tells
         parts.append(f'<rect class="bar s{number}" x="{x:.0f}" y="8" width="10" height="10"/>')
         parts.append(f'<text x="{x + 15:.0f}" y="17">{escape(one.name)}</text>')
-        x += 32 + 6.4 * len(one.name)
+        x += 34 + 7 * len(one.name)
     return "".join([*parts, "</svg>"])
 
 

@@ -24,12 +24,13 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var
        max-width: 1000px; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .2rem; overflow-wrap: anywhere; }
 h3 { font-size: .95rem; margin: 0 0 .3rem; } p { color: var(--dim); margin: .2rem 0 1rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 1rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); gap: 1rem; }
 .chart { background: var(--card); border-radius: 8px; padding: .8rem 1rem; }
 svg { width: 100%; height: auto; display: block; } svg text { font: 11px system-ui, sans-serif; fill: var(--dim); }
 .scale { text-anchor: end; } .epoch { text-anchor: middle; } .grid { stroke: var(--grid); }
 .line { fill: none; stroke-width: 2; } .s0 { --c: var(--c0); } .s1 { --c: var(--c1); } .s2 { --c: var(--c2); }
 .line { stroke: var(--c); } .dot, .bar { fill: var(--c); }
+.all { color: var(--text); margin-bottom: 0; }
 table { border-collapse: collapse; } td, th { padding: .25rem .9rem .25rem 0; text-align: right; }
 td:first-child, th:first-child { text-align: left; } th { font-weight: 600; }
 """
@@ -74,9 +75,20 @@ def _run(epochs: list[EpochNote]) -> str:
     partial = sum(not note.complete for note in epochs)
     more = f", {partial} of them broken off" if partial else ""
     about = f"{counted(len(epochs), 'epoch')}{more}, the first at {_when(first.began)}{rank}; process {_pid(first)}. "
-    about += "What the cache did is of all processes of the machine while the epoch lasted."
+    about += "Hits, waits, bytes and fetches are those of all processes of the machine while the epochs lasted."
     charts = "".join(f'<div class="chart"><h3>{title}</h3>{chart}</div>' for title, chart in _charts(epochs))
-    return f'<h2>{escape(first.program)}</h2><p>{about}</p><div class="charts">{charts}</div>'
+    title = f'<h2>{escape(first.program)}</h2><p class="all">{_in_all(epochs)}</p><p>{about}</p>'
+    return f'{title}<div class="charts">{charts}</div>'
+
+
+def _in_all(epochs: list[EpochNote]) -> str:
+    """Return what the epochs come to together."""
+    total = {name: sum(note.counters.get(name, 0) for note in epochs) for name in ("hits", "misses", "fetched_bytes")}
+    samples, reads = sum(note.samples for note in epochs), total["hits"] + total["misses"]
+    parts = [counted(samples, "sample")] if samples else []
+    parts.append(f"{sum(note.seconds for note in epochs):,.1f} s")
+    parts += [f"{total['hits'] / reads:.0%} hits"] if reads else []
+    return ", ".join([*parts, f"{format_size(total['fetched_bytes'])} fetched"])
 
 
 def _pid(note: EpochNote) -> str:
@@ -88,18 +100,17 @@ def _charts(epochs: list[EpochNote]) -> list[tuple[str, str]]:
     rates = [note.samples / note.seconds if note.samples and note.seconds else None for note in epochs]
     counts = [note.counters for note in epochs]
     tiers = [
-        Series("memory", [one.get("bytes_memory", 0) for one in counts]),
-        Series("disk", [one.get("bytes_disk", 0) for one in counts]),
-        Series("cluster", [one.get("fetched_bytes", 0) for one in counts]),
+        Series(name, [one.get(counter, 0) for one in counts])
+        for name, counter in (("memory", "bytes_memory"), ("disk", "bytes_disk"), ("cluster", "fetched_bytes"))
     ]
     latencies = [
         Series(f"{share:.0%}".replace("%", "th"), [percentile_ms(note.latencies, share) for note in epochs])
         for share in _PERCENTILES
     ]
     return [
-        ("Throughput", line_chart(labels, [Series("samples/s", rates)], form=lambda value: f"{value:,.0f}")),
+        ("Throughput, samples/s", line_chart(labels, [Series("samples/s", rates)], form=lambda value: f"{value:,.0f}")),
         (
-            "Hit ratio",
+            "Hits per read",
             line_chart(
                 labels,
                 [Series("hits per read", [one.get("hit_ratio", 0) for one in counts])],
@@ -108,14 +119,14 @@ def _charts(epochs: list[EpochNote]) -> list[tuple[str, str]]:
             ),
         ),
         (
-            "Time that reads waited, summed over processes",
+            "Time that reads waited, all processes together",
             bar_chart(
                 labels,
                 [Series("stalled", [one.get("stall_s", 0) for one in counts])],
                 form=lambda value: f"{value:,.4g} s",
             ),
         ),
-        ("Bytes read from memory and disk, fetched from the cluster", line_chart(labels, tiers, form=format_size)),
+        ("Bytes, by where they came from", line_chart(labels, tiers, form=format_size)),
         ("How long fetches took, percentiles", line_chart(labels, latencies, form=lambda value: f"{value:,.4g} ms")),
         (
             "Time of the epoch",

@@ -143,6 +143,7 @@ def test_colour_is_for_terminals_that_show_it(filled: Cache, variables: dict[str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_million_objects_are_told_of_in_half_a_second(tmp_path: Path) -> None:
     with Cache(tmp_path, capacity="2GB") as cache:
         store = cache.store()
