@@ -134,7 +134,18 @@ def test_command_line(dev_cluster: DevCluster, imagenet: dict[str, bytes], run: 
     names = run("docs/command-line.md")
     assert names["warmed"].complete
     assert dev_cluster.requests()["GET"] == names["warmed"].fetched_objects == len(imagenet)
-    assert names["metrics"]["cache/misses"] == 0
+
+
+def test_metrics(imagenet: dict[str, bytes], run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    names = run("docs/metrics.md")
+    assert "epoch 1: 100% hits" in capsys.readouterr().out
+    assert (names["metrics"]["cache/hits"], names["metrics"]["cache/misses"]) == (len(imagenet), 0)
+
+
+@pytest.mark.slow
+def test_metrics_in_lightning(imagenet: dict[str, bytes], run: Run, page: Callable[[str], Page]) -> None:
+    run("docs/metrics.md")  # leaves its file
+    assert page("docs/metrics.md").run_shell("python").endswith("hit ratio of the last epoch: 1.00\n")
 
 
 def test_sizing(run: Run) -> None:
