@@ -83,7 +83,9 @@ def check(path: Path) -> None:
     try:
         if not path.is_dir():
             what = "is not a directory" if path.exists() else "does not exist"
-            raise CacheDirectoryError(f"there is no cache in {path}: it {what}")
+            raise CacheDirectoryError(
+                f"there is no cache in {path}: it {what}; name one with --cache DIR or AISCACHE_DIR (warm makes one)"
+            )
         found = (path / "format").read_text()
     except FileNotFoundError:
         raise CacheDirectoryError(f"{path} is not a cache of aiscache: it has no file 'format'") from None

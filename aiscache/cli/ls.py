@@ -51,7 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.source is None:
         _tell_buckets(found, total=look.objects, as_json=arguments.json)
     else:
-        _tell_objects(_of(arguments.source, found), as_json=arguments.json)
+        told = _tell_objects(_of(arguments.source, found), as_json=arguments.json)
+        if not told and not arguments.json:
+            print(f"Nothing of {arguments.source} is in {choice.path}.", file=sys.stderr)
     return 0
 
 
@@ -64,17 +66,21 @@ def _of(source: SourceUrl, found: Iterator[CachedObject]) -> Iterator[CachedObje
             yield one
 
 
-def _tell_objects(found: Iterator[CachedObject], *, as_json: bool) -> None:
+def _tell_objects(found: Iterator[CachedObject], *, as_json: bool) -> int:
+    """Print objects as they come, and return how many there were."""
+    number = 0
     if not as_json:
         title = f"{'SIZE':>10}  {'UNUSED FOR':>10}  {'TIER':<6}  {'VERSION':<16}  OBJECT"
         print(paint(title, "bold", sys.stdout))
     for one in found:
+        number += 1
         if as_json:
             print(json.dumps(_as_json(one)))
             continue
         unused = ago(time.time() - one.used_at)
         name = one.ref.url.encode("utf-8", "backslashreplace").decode()
         print(f"{format_size(one.size):>10}  {unused:>10}  {one.tier:<6}  {one.version:<16}  {name}")
+    return number
 
 
 def _as_json(one: CachedObject) -> dict[str, object]:

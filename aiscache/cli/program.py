@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, and show where an error came from")
     everywhere = argparse.ArgumentParser(add_help=False)
     everywhere.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in COMMANDS:
         summary = (command.__doc__ or "").partition(": ")[2].splitlines()[0]
         summary = summary[0].upper() + summary[1:]
@@ -48,10 +48,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; `argv` are the arguments without the program's name. Returns the exit code, raises nothing."""
+    parser = make_parser()
     try:
-        arguments = make_parser().parse_args(argv)
+        arguments = parser.parse_args(argv)
     except SystemExit as ended:  # help, version, or wrong usage: argparse has printed it
         return ended.code if isinstance(ended.code, int) else EXIT_USAGE
+    if not hasattr(arguments, "run"):
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
     logging.basicConfig(
         level=logging.INFO if arguments.verbose else logging.WARNING, format="aiscache: %(levelname)s: %(message)s"
     )

@@ -15,6 +15,7 @@ _URL = re.compile(r"([a-z0-9]+)://(?:(@[^#/]*#[^/]*|#[^/]+)/)?([^/#@]+)(?:/(.*))
 _RANGE = re.compile(r"\{\d+\.\.\d+(\.\.\d+)?\}")
 _ALIASES = {"s3": "aws", "gs": "gcp", "az": "azure"}  # as people write them: as the cluster calls them
 _PROVIDERS = ("ais", "aws", "gcp", "azure", "oci")
+_KNOWN = "ais, aws (s3), gcp (gs), azure (az), oci"
 _FORM = "PROVIDER://BUCKET[/PREFIX], as in ais://imagenet or s3://data/train/"
 
 
@@ -39,7 +40,7 @@ def source_url(text: str) -> SourceUrl:
     provider, namespace, bucket, prefix = match.groups(default="")
     provider = _ALIASES.get(provider, provider)
     if provider not in _PROVIDERS:
-        raise argparse.ArgumentTypeError(f"{text!r} names no provider of AIStore; there are {', '.join(_PROVIDERS)}")
+        raise argparse.ArgumentTypeError(f"{text!r} names no provider of AIStore; there are {_KNOWN}")
     return SourceUrl(provider, f"@{namespace}" if namespace.startswith("#") else namespace, bucket, prefix)
 
 

@@ -210,8 +210,9 @@ def _share_lines(shares: Shares) -> list[str]:
 
 def _counter_rows(counters: CacheStats, rates: dict[str, float] | None) -> list[tuple[str, ...]]:
     """Return name, number, size or share, and in watching the rate of each counter."""
+    reads = counters.hits + counters.misses
     rows = [
-        ("hits", "hits", f"{counters.hits:,}", f"{counters.hit_ratio:.2%} of reads"),
+        ("hits", "hits", f"{counters.hits:,}", f"{counters.hit_ratio:.2%} of reads" if reads else "nothing read yet"),
         ("  from memory", "hits_memory", f"{counters.hits_memory:,}", format_size(counters.bytes_memory)),
         ("  from disk", "hits_disk", f"{counters.hits_disk:,}", format_size(counters.bytes_disk)),
         ("misses", "misses", f"{counters.misses:,}", ""),

@@ -22,13 +22,20 @@ if TYPE_CHECKING:
     from aiscache.warm import Warmed
 
 _MOST_FAILURES = 20
-_NOTHING = "The listing has no objects: check bucket and prefix."
+_EXAMPLES = """\
+examples:
+  aiscache warm ais://imagenet --cache /mnt/nvme/aiscache --capacity 200GB
+  aiscache warm s3://data/train/ --dry-run
+  aiscache warm ais://shards --template 'shard-{0000..0099}.tar'
+  srun --ntasks-per-node=1 aiscache warm ais://imagenet
+"""
 _RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # of torchrun, of Slurm
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Tell the parser what the command takes."""
     parser.usage = "aiscache warm [options] SOURCE ..."
+    parser.epilog, parser.formatter_class = _EXAMPLES, argparse.RawDescriptionHelpFormatter
     count = whole_number(least=1)
     what = parser.add_argument_group("what to fetch")
     what.add_argument(
@@ -47,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--limit", metavar="N", type=count, help="only the first N objects")
     what.add_argument("--split", action="store_true", help="only this task's part, by torchrun's or Slurm's variables")
     what.add_argument("--rank", metavar="R", type=whole_number(least=0), help="only part R of --world-size parts")
-    what.add_argument("--world-size", metavar="N", type=count)
+    what.add_argument("--world-size", metavar="N", type=count, help="how many parts there are")
     where = parser.add_argument_group("from where to where")
     where.add_argument("--endpoint", metavar="URL", help="the cluster (default: AIS_ENDPOINT)")
     add_cache(where)
@@ -87,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             dry_run=arguments.dry_run,
             show_progress=not arguments.no_progress,
         )
-    _tell(choice, warmed, as_json=arguments.json)
+    _tell(choice, warmed, asked=_asked(arguments, rank=rank, world_size=world_size), as_json=arguments.json)
     if warmed.need.objects == 0 and world_size == 1:
         return 1
     good = warmed.need.fits and not warmed.failures if warmed.dry_run else warmed.complete
@@ -129,6 +136,13 @@ def _names(arguments: argparse.Namespace) -> dict[SourceUrl, list[str]] | None:
     return None
 
 
+def _asked(arguments: argparse.Namespace, *, rank: int, world_size: int) -> str:
+    """Return what is to be fetched as the user wrote it."""
+    names = filter(None, (arguments.template, arguments.list_file))
+    part = f" (part {rank} of {world_size})" if world_size > 1 else ""
+    return ", ".join([*map(str, arguments.sources), *names]) + part
+
+
 def _part(arguments: argparse.Namespace) -> tuple[int, int]:
     """Return rank and world size: all (0 of 1) unless a part was asked for."""
     rank, world_size = arguments.rank, arguments.world_size
@@ -152,21 +166,24 @@ def _part_by_environment() -> tuple[int, int]:
     raise ConfigError(f"--split: neither {wanted} are set to numbers; start it with torchrun or srun, or give --rank")
 
 
-def _tell(choice: Choice, warmed: Warmed, *, as_json: bool) -> None:
+def _tell(choice: Choice, warmed: Warmed, *, asked: str, as_json: bool) -> None:
     if as_json:
         told: dict[str, Any] = {"path": str(choice.path), **warmed.asdict()}
         print(json.dumps(told, indent=2))
-    else:
+        return
+    if warmed.need.objects:
         print("\n".join(_dry_lines(choice, warmed) if warmed.dry_run else _lines(choice, warmed)))
-        _tell_failures(warmed)
+    elif not warmed.failures:
+        print(f"There are no objects in {asked}: check bucket and prefix.", file=sys.stderr)
+    _tell_failures(warmed)
 
 
 def _lines(choice: Choice, warmed: Warmed) -> list[str]:
     need = warmed.need
-    if not need.objects:
-        return [_NOTHING]
-    everything = f"{counted(need.objects, 'object')} ({format_size(need.bytes)})"
-    if not need.missing_objects:
+    here = need.present_objects + warmed.fetched_objects + warmed.came_objects
+    asked = here + warmed.unfit_objects + len(warmed.failures)
+    everything = f"{counted(asked, 'object')} ({format_size(need.bytes)})"
+    if here == asked == need.present_objects:
         return [f"All of {everything} are in {choice.path} already; {warmed.seconds:.1f} s."]
     lines = []
     if warmed.fetched_objects:
@@ -178,14 +195,11 @@ def _lines(choice: Choice, warmed: Warmed) -> list[str]:
         lines.append(f"Another process fetched {counted(warmed.came_objects, 'object')} meanwhile.")
     if warmed.unfit_objects:
         lines.append(f"No room for {counted(warmed.unfit_objects, 'object')}: the cache is full.")
-    here = need.present_objects + warmed.fetched_objects + warmed.came_objects
     return [*lines, f"{here:,} of {everything} are in {choice.path}."]
 
 
 def _dry_lines(choice: Choice, warmed: Warmed) -> list[str]:
     need = warmed.need
-    if not need.objects:
-        return [_NOTHING]
     if not need.missing_objects:
         return [f"All of {counted(need.objects, 'object')} ({format_size(need.bytes)}) are in {choice.path}."]
     lines = [

@@ -144,7 +144,7 @@ def test_a_task_warms_all_or_with_split_its_part(
     [
         ([], "Give a SOURCE, as in ais://imagenet"),
         (["imagenet"], "'imagenet' is not a source; write PROVIDER://BUCKET[/PREFIX]"),
-        (["ftp://imagenet"], "names no provider of AIStore; there are ais, aws, gcp, azure, oci"),
+        (["ftp://imagenet"], "names no provider of AIStore; there are ais, aws (s3), gcp (gs), azure (az), oci"),
         (["ais://b", "--template", "x"], "write one as in 'shard-{0000..0099}.tar'"),
         (["ais://b", "--template", "{0..1}{"], "cannot be read"),
         (["ais://b", "ais://c", "--template", "{0..1}"], "--template goes with one SOURCE"),
@@ -178,7 +178,7 @@ def test_a_cluster_that_is_not_there_and_a_bucket_that_is_not(
     assert main(["warm", "ais://nope", "--cache", str(tmp_path)]) == 1
     assert 'The cluster said: bucket "ais://nope" does not exist\n' in capsys.readouterr().err
     assert main(["warm", f"ais://{bucket}/no/such/", "--cache", str(tmp_path)]) == 1
-    assert capsys.readouterr().out == "The listing has no objects: check bucket and prefix.\n"
+    assert capsys.readouterr().err == f"There are no objects in ais://{bucket}/no/such/: check bucket and prefix.\n"
     began = time.monotonic()
     assert main(["warm", f"ais://{bucket}", "--cache", str(tmp_path), "--endpoint", "http://127.0.0.1:9"]) == 1
     assert time.monotonic() - began < 10
