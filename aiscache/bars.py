@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from tqdm import tqdm
+
+_WIDTH, _HEIGHT = 79, 24  # where the terminal does not tell
+_STDERR = 2
 
 
 class Bar(tqdm):  # type: ignore[type-arg]
@@ -12,6 +18,19 @@ class Bar(tqdm):  # type: ignore[type-arg]
     """
 
     monitor_interval = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        if not _columns():
+            options |= {"ncols": _WIDTH, "nrows": _HEIGHT, "dynamic_ncols": False}
+        super().__init__(*arguments, **options)
+
+
+def _columns() -> int:
+    """Return the width of the terminal; 0 if there is none, and where a container's does not tell."""
+    try:
+        return os.get_terminal_size(_STDERR).columns
+    except OSError:
+        return 0
 
 
 class ObjectsBar:

@@ -35,11 +35,11 @@ def run(*arguments: str | Path, text: str = "", **env: str) -> subprocess.Comple
     )
 
 
-def run_in_terminal(*arguments: str | Path, answer: str = "", **env: str) -> tuple[int, str]:
-    """Run a command in a terminal of 100 columns where `answer` is typed; return its exit code, and what was shown."""
+def run_in_terminal(*arguments: str | Path, answer: str = "", columns: int = 100, **env: str) -> tuple[int, str]:
+    """Run a command in a terminal where `answer` is typed; return its exit code, and what was shown."""
     ours, theirs = pty.openpty()
     os.write(ours, answer.encode())
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30 if columns else 0, columns, 0, 0))
     try:
         process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment(**env)

@@ -52,8 +52,9 @@ def test_it_tells_what_it_did_and_the_second_run_finds_all(
     assert dev_cluster.requests()["GET"] == 0
 
 
-def test_on_a_terminal_it_shows_a_bar_with_objects_bytes_and_rate(bucket: str, tmp_path: Path) -> None:
-    code, shown = run_in_terminal("warm", f"ais://{bucket}", "--cache", tmp_path)
+@pytest.mark.parametrize("columns", [100, 0])  # 0: a container's terminal, which has not been told its size
+def test_on_a_terminal_it_shows_a_bar_with_objects_bytes_and_rate(bucket: str, tmp_path: Path, columns: int) -> None:
+    code, shown = run_in_terminal("warm", f"ais://{bucket}", "--cache", tmp_path, columns=columns)
     assert code == 0
     assert f"{COUNT} of {COUNT} objects" in shown
     assert "/600k [" in shown
