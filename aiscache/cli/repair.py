@@ -37,14 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _repair(cache: Cache) -> tuple[int, int]:
     """Return the number of objects before and after."""
-    from aiscache.bars import Bar
+    from aiscache.bars import counting
 
     store = cache._require_store()
     before = store.count()
-    with Bar(desc="repair", unit=" objects", unit_scale=True, total=before, disable=None, leave=False) as bar:
-
-        def found(objects: int) -> None:
-            bar.update(objects)
-
+    with counting("repair", "objects", total=before) as found:
         after = cache.repair(found)
     return before, after

@@ -28,6 +28,7 @@ class AISBaseMapDataset(Listed, Dataset, ABC):  # type: ignore[misc]
         content: "bytes", or "view" for read-only arrays where the bytes lie.
         max_listing_age_s: use a stored listing that is no older, in seconds, instead of a new one; 0 lists anew.
         on_shrink: "warn" or "error", if the listing has fewer objects than the stored one.
+        show_progress: on a terminal, a bar while the objects are listed, and while shards are looked into.
 
     Raises ConfigError for a bad argument and OriginError (`aiscache.errors`) if the sources cannot be listed.
     """

@@ -48,8 +48,9 @@ class AISBatchIterDataset(AISBaseIterDataset):
     ) -> None:
         if max_batch_size < 1:
             raise ConfigError(f"max_batch_size={max_batch_size!r} must be at least 1")
-        super().__init__(ais_source_list, prefix_map, partition_sources_by_worker, **options)
-        self._show_progress = show_progress
+        super().__init__(
+            ais_source_list, prefix_map, partition_sources_by_worker, show_progress=show_progress, **options
+        )
         self.max_batch_size = max_batch_size
         self.output_format = output_format
         self.streaming = streaming

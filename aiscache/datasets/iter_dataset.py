@@ -31,9 +31,9 @@ class AISIterDataset(AISBaseIterDataset):
             prefix_map,
             partition_sources_by_worker,
             etl_name=etl_name,
+            show_progress=show_progress,
             **options,
         )
-        self._show_progress = show_progress
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         share, rows = self._begin()

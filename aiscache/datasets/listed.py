@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from aiscache.bars import counting
 from aiscache.cache import Cache, resolve_cache
 from aiscache.datasets.content import as_content, as_contents, content_kind
 from aiscache.datasets.process_directory import process_directory
@@ -43,6 +45,7 @@ class Listed:
         content: str = "bytes",
         max_listing_age_s: float = 0.0,
         on_shrink: str = "warn",
+        show_progress: bool = False,
     ) -> None:
         from aistore.sdk import AISSource  # half a second, which a spawned worker has no need to spend
 
@@ -50,6 +53,7 @@ class Listed:
         self._ais_source_list = [ais_source_list] if isinstance(ais_source_list, AISSource) else list(ais_source_list)
         self._prefix_map = prefix_map
         self._etl_name = etl_name
+        self._show_progress = show_progress
         self._content = content_kind(content)
         self._convert, self._convert_all = as_content(content), as_contents(content)
         self.cache = resolve_cache(cache)
@@ -89,7 +93,9 @@ class Listed:
         manifests = ManifestStore(self._manifest_directory(), room=None if cache is None else cache.room_for)
         if cache is not None and cache.settings.offline:
             return listing.stored(manifests, cache=cache.settings.path)
-        return manifests.load_or_build(listing.identity, listing.build, max_age_s=max_age_s, on_shrink=on_shrink)
+        with counting("listing", "objects", show=self._show_progress) as progress:
+            build = partial(listing.build, progress)
+            return manifests.load_or_build(listing.identity, build, max_age_s=max_age_s, on_shrink=on_shrink)
 
     def _manifest_directory(self) -> str:
         store = None if self.cache is None else self.cache.store()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from aiscache.origin import Origin
 from aiscache.origin.control import request_client, translate
 
 
-def listed_counts(manifest: Manifest, *, origins: Mapping[str, Origin]) -> Order:
+def listed_counts(
+    manifest: Manifest, *, origins: Mapping[str, Origin], progress: Callable[[int], Any] = lambda shards: None
+) -> Order:
     """Return the number of samples per row as the cluster lists its archives; 0 where it lists no members.
 
     One request per 10,000 members, no data. The cluster lists members of .tar, .tgz, .tar.gz and .zip.
@@ -22,12 +24,14 @@ def listed_counts(manifest: Manifest, *, origins: Mapping[str, Origin]) -> Order
     counts = np.zeros(len(manifest), np.int64)
     for number, source in enumerate(manifest.sources):
         rows = np.flatnonzero(manifest.source_indices == number).tolist()
-        found = _listed(source, [manifest.name(row) for row in rows], origin=origins[source.cluster])
+        found = _listed(source, [manifest.name(row) for row in rows], origin=origins[source.cluster], progress=progress)
         counts[rows] = [len(found[manifest.name(row)]) for row in rows]
     return counts
 
 
-def _listed(source: Any, names: list[str], *, origin: Origin) -> dict[str, set[tuple[str, str]]]:
+def _listed(
+    source: Any, names: list[str], *, origin: Origin, progress: Callable[[int], Any]
+) -> dict[str, set[tuple[str, str]]]:
     """Return the samples of each shard, from a listing in which the members of a shard follow it."""
     from aistore.sdk import ListObjectFlag
     from aistore.sdk.bucket import Bucket
@@ -41,6 +45,7 @@ def _listed(source: Any, names: list[str], *, origin: Origin) -> dict[str, set[t
         for entry in bucket.list_objects_iter(prefix=prefix, props="name", flags=[ListObjectFlag.ARCH_DIR]):
             if entry.name in samples:
                 shard = entry.name
+                progress(1)
             elif shard and entry.name.startswith(f"{shard}/"):
                 folder, basename, extension = sample_name(entry.name[len(shard) + 1 :])
                 if extension:

@@ -39,7 +39,7 @@ class AISShardDataset(Listed, Dataset):  # type: ignore[misc]
     ) -> None:
         super().__init__(bucket_list, prefix_map or {}, etl_name=etl_name, **options)
         self._shards = Shards(self._reader, self._convert)
-        self._shards.complete()
+        self._shards.complete(show_progress=self._show_progress)
         members = self._shards.members
         if any(members.get(row) is None for row in range(len(self.manifest))):
             self._shards.complete()  # what the file had of a shard was damaged

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from aiscache.bars import counting
 from aiscache.datasets.base_iter import AISBaseIterDataset
 from aiscache.datasets.progress import with_progress
 from aiscache.datasets.sample_counts import listed_counts
@@ -61,8 +62,14 @@ class AISShardReader(AISBaseIterDataset):
     ) -> None:
         if options.get("equalize") and partition_sources_by_worker:
             raise ConfigError("equalize and partition_sources_by_worker exclude each other: it divides by samples")
-        super().__init__(bucket_list, prefix_map, partition_sources_by_worker, etl_name=etl_name, **options)
-        self._show_progress = show_progress
+        super().__init__(
+            bucket_list,
+            prefix_map,
+            partition_sources_by_worker,
+            etl_name=etl_name,
+            show_progress=show_progress,
+            **options,
+        )
         self._shuffle_buffer = shuffle_buffer
         self._shards = Shards(self._reader, self._convert)
         self._observed_keys: dict[str, None] = {}
@@ -140,12 +147,15 @@ class AISShardReader(AISBaseIterDataset):
             return self._shards.members.counts()
         offline = self.cache is not None and self.cache.settings.offline
         if self.manifest.etl == "" and self._listed_counts is None and not offline:
-            self._listed_counts = listed_counts(self.manifest, origins=self._reader.origins)
+            with counting("listing shards", "shards", total=len(counts), show=self._show_progress) as progress:
+                self._listed_counts = listed_counts(self.manifest, origins=self._reader.origins, progress=progress)
         if self._listed_counts is not None:
             counts = np.where(counts < 0, self._listed_counts, counts)
             if (counts > 0).all():
                 return counts
-        self._shards.complete()  # transformed, or of a kind that the cluster does not look into
+        self._shards.complete(
+            show_progress=self._show_progress
+        )  # transformed, or of a kind that the cluster does not look into
         return self._shards.members.counts()
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from torch.utils.data import get_worker_info
 
+from aiscache.bars import counting
 from aiscache.datasets.decompress import uncompressed
 from aiscache.datasets.members import Members
 from aiscache.datasets.readahead import read_windows
@@ -107,7 +108,7 @@ class Shards:
             for extension, content in contents.items()
         }
 
-    def complete(self) -> None:
+    def complete(self, *, show_progress: bool = False) -> None:
         """Look into all shards that nobody on this machine has looked into yet, and keep what was found.
 
         One process does it while the others wait, at most 10 minutes: all shards are read once, through the cache.
@@ -115,8 +116,10 @@ class Shards:
         if not self.members.missing():
             return
         with self.members.turn(wait_s=_BUILD_WAIT_S, building=True):
-            for _ in self.stream(iter(self.members.missing())):
-                pass
+            missing = self.members.missing()
+            with counting("reading shards", "shards", total=len(missing), show=show_progress) as progress:
+                for _ in self.stream(iter(missing)):
+                    progress(1)
             self.save()
 
     def save(self) -> None:

@@ -77,31 +77,42 @@ class Listing:
             raise not_listed(", ".join(map(str, self.selections)), cache=cache, endpoint=endpoint)
         return manifest
 
-    def build(self) -> Draft:
-        """List everything, in the order of aistore.pytorch; OriginError and its kin on failure."""
+    def build(self, progress: Callable[[int], Any] = lambda objects: None) -> Draft:
+        """List everything, in the order of aistore.pytorch; OriginError and its kin on failure.
+
+        `progress` is told how many objects were listed since it was told last.
+        """
         draft = Draft(etl=self.etl)
         for selection, origin in zip(self.selections, self.origins, strict=True):
-            if selection.bucket is None:
-                _list_other(draft, selection, origin=origin)
-            elif selection.is_group:
-                _list_group(draft, selection, origin=origin, bucket=selection.bucket, skip_missing=self._skip_missing)
-            else:
-                _list_bucket(draft, selection, origin=origin, bucket=selection.bucket)
+            for objects in self._list(draft, selection, origin):
+                progress(objects)
         return draft
+
+    def _list(self, draft: Draft, selection: Selection, origin: Lister) -> Iterator[int]:
+        """List a selection, and yield how many objects came at a time."""
+        if selection.bucket is None:
+            return _list_other(draft, selection, origin=origin)
+        if selection.is_group:
+            skip = self._skip_missing
+            return _list_group(draft, selection, origin=origin, bucket=selection.bucket, skip_missing=skip)
+        return _list_bucket(draft, selection, origin=origin, bucket=selection.bucket)
 
 
 def _source(origin: Lister, bucket: BucketName) -> Source:
     return Source(origin.uuid, origin.endpoint, bucket.provider, bucket.namespace, bucket.name)
 
 
-def _list_bucket(draft: Draft, selection: Selection, *, origin: Lister, bucket: BucketName) -> None:
+def _list_bucket(draft: Draft, selection: Selection, *, origin: Lister, bucket: BucketName) -> Iterator[int]:
     draft.begin(_source(origin, bucket))
     for page in origin.list_pages(bucket, selection.prefix):
         names, sizes, checksums, versions = ([get(entry) for entry in page] for get in _COLUMNS)
         draft.extend(names, sizes=sizes, checksums=checksums, versions=versions)
+        yield len(names)
 
 
-def _list_group(draft: Draft, selection: Selection, *, origin: Lister, bucket: BucketName, skip_missing: bool) -> None:
+def _list_group(
+    draft: Draft, selection: Selection, *, origin: Lister, bucket: BucketName, skip_missing: bool
+) -> Iterator[int]:
     """An object group has no listing: one HEAD per name, many at a time."""
     source = _source(origin, bucket)
     draft.begin(source)
@@ -114,6 +125,7 @@ def _list_group(draft: Draft, selection: Selection, *, origin: Lister, bucket: B
             checksums=[ref.checksum for ref in refs],
             versions=[ref.version for ref in refs],
         )
+        yield len(refs)
 
 
 def _refs(source: Source, names: Iterable[str]) -> Iterator[ObjectRef]:
@@ -127,7 +139,7 @@ def _refs(source: Source, names: Iterable[str]) -> Iterator[ObjectRef]:
         )
 
 
-def _list_other(draft: Draft, selection: Selection, *, origin: Lister) -> None:
+def _list_other(draft: Draft, selection: Selection, *, origin: Lister) -> Iterator[int]:
     """A source of the user's own: what it yields, object by object."""
     for item in selection.source.list_all_objects_iter(prefix=selection.prefix, props=_PROPS):
         provider = getattr(item.bucket_provider, "value", item.bucket_provider)
@@ -144,3 +156,4 @@ def _list_other(draft: Draft, selection: Selection, *, origin: Lister) -> None:
             checksums=[(props.checksum_value or "") if props is not None else ""],
             versions=[str(props.obj_version or "") if props is not None else ""],
         )
+        yield 1

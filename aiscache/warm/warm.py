@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from aiscache.bars import ObjectsBar
+from aiscache.bars import ObjectsBar, counting
 from aiscache.cache import Cache
 from aiscache.errors import CacheDirectoryError, CacheFullError, ConfigError
 from aiscache.manifest import Listing, Manifest, ManifestStore, Source
@@ -48,7 +49,8 @@ def warm(
     _check(processes=processes, connections=connections, limit=limit, rank=rank, world_size=world_size)
     store = cache._require_store()
     listing = Listing(sources, prefix_map, etl=etl_name or "", skip_missing=True)
-    manifest = _listed(listing, cache, store, dry_run=dry_run)
+    with counting("listing", "objects", show=show_progress) as progress:
+        manifest = _listed(listing, cache, store, dry_run=dry_run, progress=progress)
     if not manifest.path:
         raise CacheDirectoryError(
             f"the listing cannot be kept in {store.directory.manifests}, so there is no use in warming; free some space"
@@ -78,11 +80,11 @@ def warm(
     return replace(warmed, seconds=time.monotonic() - began)
 
 
-def _listed(listing: Listing, cache: Cache, store: Store, *, dry_run: bool) -> Manifest:
+def _listed(listing: Listing, cache: Cache, store: Store, *, dry_run: bool, progress: Callable[[int], Any]) -> Manifest:
     """Return a new listing; where the cache is offline, the stored one, of which nothing can be fetched."""
     manifests = ManifestStore(str(store.directory.manifests))
     if not cache.settings.offline:
-        return manifests.load_or_build(listing.identity, listing.build)
+        return manifests.load_or_build(listing.identity, partial(listing.build, progress))
     if not dry_run:
         raise ConfigError(
             "the cache is offline (offline=True, or AISCACHE_OFFLINE), so nothing can be fetched into it; dry_run=True "
