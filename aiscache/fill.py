@@ -170,7 +170,11 @@ def _flights(store: Store) -> Iterator[ByteLocks | None]:
     try:
         locks = ByteLocks(store.directory.flights)
     except OSError as error:  # out of descriptors, or the directory is gone
-        _LOG.warning("cannot lock in %s (%s): fetching without", store.directory.path, error.strerror)
+        _LOG.warning(
+            "cannot lock in %s (%s): fetching without, so an object may be fetched twice",
+            store.directory.path,
+            error.strerror,
+        )
         store.counters.add("fallbacks")
         yield None
         return
@@ -201,7 +205,11 @@ def _share(
         store.counters.add("waits", len(pending))
         first = wanted[pending[0]].flight
         if not flights.wait_exclusive(first, timeout_s=max(0.0, deadline - time.monotonic())):
-            _LOG.warning("waited %.0f s for another process to fetch %s", PATIENCE_S, wanted[pending[0]].ref.url)
+            _LOG.warning(
+                "waited %.0f s for another process to fetch %s: fetching it here too",
+                PATIENCE_S,
+                wanted[pending[0]].ref.url,
+            )
             yield from _fetch(store, origin, wanted, pending, in_flight=in_flight)
             return
 

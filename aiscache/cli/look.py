@@ -88,17 +88,22 @@ def check(path: Path) -> None:
             )
         found = (path / "format").read_text()
     except FileNotFoundError:
-        raise CacheDirectoryError(f"{path} is not a cache of aiscache: it has no file 'format'") from None
+        raise CacheDirectoryError(
+            f"{path} is not a cache of aiscache: it has no file 'format'; name one with --cache DIR or AISCACHE_DIR"
+        ) from None
     except OSError as error:
         raise CacheDirectoryError(f"the cache in {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         found = "?"
     if found != FORMAT:
         raise CacheDirectoryError(
-            f"{path} is not a cache of this version: its format is {found.strip()[:40]!r}, not {FORMAT.strip()!r}"
+            f"{path} is not a cache of this version: its format is {found.strip()[:40]!r}, not {FORMAT.strip()!r}; "
+            f"a cache may be removed (rm -r {path}) and filled again"
         )
     if path.stat().st_uid != os.geteuid():
-        raise CacheDirectoryError(f"the cache in {path} belongs to user id {path.stat().st_uid}, not to this user")
+        raise CacheDirectoryError(
+            f"the cache in {path} belongs to user id {path.stat().st_uid}, this is {os.geteuid()}; run it as that user"
+        )
 
 
 def unnamed_in_use(path: Path) -> bool:

@@ -45,7 +45,7 @@ def objects_in(cache: Path, look: Look) -> Iterator[CachedObject]:
                     path = segment_file(cache, segment_id, row.tier, file_system=look.file_system)
                     yield from _objects_of(index, path, segment_id, tier=TIER_NAMES[row.tier])
     except lmdb.Error as error:
-        raise CacheError(f"the index of {cache} cannot be read: {error}") from error
+        raise CacheError(f"the index of {cache} cannot be read: {error}; run: aiscache repair") from error
 
 
 def _objects_of(index: ReadOnlyIndex, path: Path, segment_id: int, *, tier: str) -> Iterator[CachedObject]:

@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from aiscache import __version__
@@ -59,11 +60,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO if arguments.verbose else logging.WARNING, format="aiscache: %(levelname)s: %(message)s"
     )
-    with interrupt_once(kill_children=arguments.kill_children) as interrupt:
+    with _plain_warnings(), interrupt_once(kill_children=arguments.kill_children) as interrupt:
         code = _run(arguments, interrupt)
     if interrupt.signal and argv is None:
         _end_now(code)
     return code
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print warnings as the program's own words, without the place in the code."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"aiscache: {paint('warning:', 'yellow', sys.stderr)} {message}\n"
+    )
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _run(arguments: argparse.Namespace, interrupt: Interrupt) -> int:

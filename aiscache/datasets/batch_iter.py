@@ -92,5 +92,5 @@ class AISBatchIterDataset(AISBaseIterDataset):
         try:
             return self._samples([row])[0]
         except _OF_ONE_OBJECT as error:
-            _LOG.warning("left out: %s", str(error))
+            _LOG.warning("left out (cont_on_err=True): %s", str(error))
             return None

@@ -106,7 +106,11 @@ class Members:
                 self._write(room)
             self._load()
         except (OSError, ManifestError, CacheError) as error:
-            _log.warning("the index of members cannot be kept (%s); it stays in this process", str(error))
+            _log.warning(
+                "what was found in the shards cannot be kept in %s (%s): each process looks into them itself",
+                self._path,
+                str(error),
+            )
 
     @contextlib.contextmanager
     def turn(self, *, wait_s: float, building: bool = False) -> Iterator[None]:

@@ -28,7 +28,10 @@ def sample_sizes(dataset: Any) -> Order:
     elif hasattr(dataset, "get_obj_list"):
         sizes = np.array([int(one.props_cached.size) for one in dataset.get_obj_list()], np.int64)
     else:
-        raise ConfigError(f"{type(dataset).__name__} does not tell the sizes of its samples")
-    if (sizes < 0).any():
-        raise ConfigError(f"the listing of {type(dataset).__name__} lacks the sizes of some objects")
+        raise ConfigError(f"{type(dataset).__name__} does not tell the sizes of its samples; give it sample_sizes()")
+    unknown = int((sizes < 0).sum())
+    if unknown:
+        raise ConfigError(
+            f"the listing of {type(dataset).__name__} lacks the sizes of {unknown:,} of {len(sizes):,} objects"
+        )
     return sizes

@@ -268,7 +268,7 @@ def _map(path: str, verify: bool) -> Manifest:
         _share(fd, path)
         found = os.fstat(fd)
         if found.st_nlink == 0 or found.st_size == 0:
-            raise ManifestError(f"the listing {path} was removed")
+            raise ManifestError(f"the listing {path} was removed; make the dataset anew")
         with contextlib.ExitStack() as undo:
             data = undo.enter_context(mmap.mmap(fd, found.st_size, access=mmap.ACCESS_READ))
             layout = decode(data, name=path)
@@ -287,7 +287,7 @@ def _share(fd: int, path: str) -> None:
         with contextlib.suppress(BlockingIOError):
             return fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         time.sleep(_LOCK_PAUSE_S)
-    raise ManifestError(f"the listing {path} is being written or removed by another process")
+    raise ManifestError(f"the listing {path} is being written or removed by another process; make the dataset anew")
 
 
 def _sections_start(layout: Layout) -> int:

@@ -59,7 +59,9 @@ class ClusterMap:
         try:
             smap = _DECODER.decode(body)
         except msgspec.DecodeError as error:
-            raise OriginError(f"the endpoint's cluster map cannot be read: {error}; is it an AIS proxy?") from error
+            raise OriginError(
+                f"the endpoint answered with no cluster map: {error}; is it the URL of an AIS proxy?"
+            ) from error
         targets = tuple(
             (node.id_digest, node.public_net.direct_url.rstrip("/"))
             for node in smap.tmap.values()

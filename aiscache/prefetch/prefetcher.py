@@ -65,14 +65,16 @@ class Prefetcher:
             if self._process is not None and self._process.is_open:
                 if self._process.is_alive:
                     return self._process
-                _LOG.warning("the prefetcher ended, with status %s", self._process.close())
+                _LOG.warning(
+                    "the prefetcher ended with status %s: the reads fetch what is missing", self._process.close()
+                )
             if not start or self._starts >= _STARTS:
                 return None
             self._starts += 1
             try:
                 self._process = PoolProcess(self.job)
             except OSError as error:
-                _LOG.warning("cannot start the prefetcher: %s; reading goes on without", error)
+                _LOG.warning("cannot start the prefetcher: %s: the reads fetch what is missing", error)
                 return None
             self._end = weakref.finalize(self, self._process.close)
             return self._process
@@ -80,7 +82,9 @@ class Prefetcher:
     def lost(self, error: Exception) -> None:
         """Note that the pool is gone; this epoch goes on without."""
         with self._lock:
-            _LOG.warning("the prefetcher ended (%s); this epoch goes on without", error)
+            _LOG.warning(
+                "the prefetcher ended (%s): this epoch goes on without, the reads fetch what is missing", error
+            )
             self._close()
 
     def _close(self) -> None:

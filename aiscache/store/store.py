@@ -65,7 +65,9 @@ class Store:
             try:
                 self._open_files(undo, capacity_bytes=capacity_bytes, memory_bytes=memory_bytes)
             except (OSError, lmdb.Error) as error:
-                raise CacheDirectoryError(f"the cache in {directory.path} cannot be opened: {error}") from error
+                raise CacheDirectoryError(
+                    f"the cache in {directory.path} cannot be opened: {error}; put that right, or give another one"
+                ) from error
             undo.pop_all()
         self._mapped = MappedSegments(self._leases, self.tiers, home=str(directory.path), verify_reads=verify_reads)
         self._space = Space(directory, self._index, tiers=self.tiers, leases=self._leases, make_room=self._make_room)
@@ -473,7 +475,12 @@ class Store:
         if what not in self._complaints:
             # The text, not the error: a log record that is kept would keep the error's frames, and all they hold.
             self._complaints.add(what)
-            _LOG.warning("cannot %s the cache in %s: %s (said once)", what, self.directory.path, str(error))
+            _LOG.warning(
+                "cannot %s the cache in %s: %s; what it does not have is read from the cluster (said once)",
+                what,
+                self.directory.path,
+                str(error),
+            )
 
     def _resolve(self, key: bytes, value: bytes, digest: int, *, maps: int) -> tuple[int, View] | None:
         """Return tier and bytes of what a packed entry points to, None if that is another version, or gone.
@@ -530,7 +537,9 @@ class Store:
         if not isinstance(error, CorruptError):
             self._complain("read from", error)
             return
-        _LOG.warning("dropped a damaged object from %s: %s", self.directory.path, str(error))
+        _LOG.warning(
+            "dropped a damaged object from %s: %s; it is fetched again when it is read", self.directory.path, str(error)
+        )
         self.counters.add("checksum_failures")
         try:
             self._forget_entry(key, value=value)

@@ -53,7 +53,7 @@ def warm(
         manifest = _listed(listing, cache, store, dry_run=dry_run, progress=progress)
     if not manifest.path:
         raise CacheDirectoryError(
-            f"the listing cannot be kept in {store.directory.manifests}, so there is no use in warming; free some space"
+            f"the listing cannot be kept in {store.directory.manifests}, so warming is of no use; free space there"
         )
     job = Job(
         cache=cache,
