@@ -7,8 +7,9 @@ release = version = installed("aiscache")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 html_theme = "furo"
 html_title = f"aiscache {release}"
-html_static_path = ["images"]
-exclude_patterns = ["images"]
+html_static_path = ["images", "style"]
+html_css_files = ["aiscache.css"]
+exclude_patterns = ["images", "style"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
