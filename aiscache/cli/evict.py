@@ -107,7 +107,5 @@ def _tell(choice: Choice, swept: Swept, arguments: argparse.Namespace) -> None:
     else:
         print(f"Nothing to evict in {choice.path}.")
     if swept.skipped:
-        print(
-            f"{counted(swept.skipped, 'object')} left, as some process has them mapped (see: aiscache stats); ", end=""
-        )
-        print("--force evicts them too.")
+        kept = f"{counted(swept.skipped, 'object')} stayed: mapped by some process (see: aiscache stats)"
+        print(f"{kept}; --force evicts what is mapped, too.")

@@ -53,7 +53,7 @@ def test_what_is_in_use_is_left_unless_forced(path: Path) -> None:
         view = cache.read(ref(0))
         done = run("evict", "ais://bucket", "--cache", path)
         assert done.returncode == 0
-        assert "10 objects left, as some process has them mapped" in done.stdout
+        assert "10 objects stayed: mapped by some process" in done.stdout
         assert run("evict", "ais://bucket", "--cache", path, "--force").stdout.startswith("Evicted 10 objects")
         assert not cache.contains(ref(0))
         assert bytes(view) == bytes(ref(0).size)
