@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -25,16 +23,6 @@ class Bar(tqdm):  # type: ignore[type-arg]
         if not _columns():
             options |= {"ncols": _WIDTH, "nrows": _HEIGHT, "dynamic_ncols": False}
         super().__init__(*arguments, **options)
-
-
-@contextmanager
-def counting(title: str, unit: str, *, total: int | None = None, show: bool = True) -> Iterator[Callable[[int], Any]]:
-    """Give a function that is told how many more `unit`s are done, and shows it; without `show` it does nothing."""
-    if not show:
-        yield lambda more: None
-        return
-    with Bar(desc=title, unit=f" {unit}", unit_scale=True, total=total, disable=None, leave=False) as bar:
-        yield bar.update
 
 
 def _columns() -> int:

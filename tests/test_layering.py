@@ -13,7 +13,20 @@ import aiscache
 
 PACKAGE = Path(aiscache.__file__).parent
 
-WORDS = {"errors", "log", "settings", "keys", "checksums", "locks", "stats", "uninterrupted", "view", "bars", "offline"}
+WORDS = {
+    "errors",
+    "log",
+    "settings",
+    "keys",
+    "checksums",
+    "locks",
+    "stats",
+    "uninterrupted",
+    "view",
+    "bars",
+    "counting",
+    "offline",
+}
 LAYERS = [
     WORDS,
     {"store", "origin", "manifest"},

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _repair(cache: Cache) -> tuple[int, int]:
     """Return the number of objects before and after."""
-    from aiscache.bars import counting
+    from aiscache.counting import counting
 
     store = cache._require_store()
     before = store.count()

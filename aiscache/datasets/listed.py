@@ -8,8 +8,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from aiscache.bars import counting
 from aiscache.cache import Cache, resolve_cache
+from aiscache.counting import counting
 from aiscache.datasets.content import as_content, as_contents, content_kind
 from aiscache.datasets.process_directory import process_directory
 from aiscache.datasets.reader import Reader

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aiscache.bars import counting
+from aiscache.counting import counting
 from aiscache.datasets.base_iter import AISBaseIterDataset
 from aiscache.datasets.progress import with_progress
 from aiscache.datasets.sample_counts import listed_counts

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from torch.utils.data import get_worker_info
 
-from aiscache.bars import counting
+from aiscache.counting import counting
 from aiscache.datasets.decompress import uncompressed
 from aiscache.datasets.members import Members
 from aiscache.datasets.readahead import read_windows

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from aiscache.bars import ObjectsBar, counting
+from aiscache.bars import ObjectsBar
 from aiscache.cache import Cache
+from aiscache.counting import counting
 from aiscache.errors import CacheDirectoryError, CacheFullError, ConfigError
 from aiscache.manifest import Listing, Manifest, ManifestStore, Source
 from aiscache.origin import BucketName, Origin
