@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from typing import ClassVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, run_state_machine_as_test
 
 MILLION = int(os.environ.get("MODEL_STEPS", "1000000"))
 """How many steps the tests marked `stress` make."""
 
+_SEED = os.environ.get("MODEL_SEED")
 _STEPS_EACH = 50
 _EXAMPLES = 100
 
@@ -27,11 +29,16 @@ class Model(RuleBasedStateMachine):
 
 
 def run_model(make: Callable[[], Model], *, steps: int) -> None:
-    """Make at least so many random steps, in runs of at most 50 from a new machine each."""
+    """Make at least so many random steps, in runs of at most 50 from a new machine each.
+
+    A hundred runs have a seed, which is told. With MODEL_SEED the first has this one, so that it is gone through again.
+    """
     Model.steps = 0
+    number = random.SystemRandom().getrandbits(32) if _SEED is None else int(_SEED)
     while Model.steps < steps:
+        print(f"seed {number}", flush=True)
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            make,
+            seed(number)(make),
             settings=settings(
                 max_examples=min(_EXAMPLES, -(-(steps - Model.steps) // _STEPS_EACH)),
                 stateful_step_count=_STEPS_EACH,
@@ -40,3 +47,4 @@ def run_model(make: Callable[[], Model], *, steps: int) -> None:
             ),
         )
         print(f"{Model.steps:,} steps", flush=True)
+        number += 1
