@@ -141,6 +141,22 @@ def test_reservations_given_up_between_others_come_free_by_a_sweep(place: Path) 
         assert disk_usage(place / "segments") < 10 * 200_000 + 100_000
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_is_put_after_a_failed_batch_is_right(place: Path, order: int) -> None:
+    """The segment grew in the middle of the batch, and all of it was given up."""
+    with opened(place, "20MB") as store:  # its segments grow to 1 MiB
+        before = Blob("before")
+        before.put(store)
+        for turn in range(3):
+            failed = [Blob(f"o{number}", size=size) for number, size in enumerate((30_000, 30_000, 700_000))]
+            for reservation in [blob.filled(store) for blob in failed][::order]:
+                store.give_up(reservation)
+            after = Blob(f"after {turn}", size=50_000)
+            assert bytes(after.put(store)) == after.data
+        assert before.is_right(store)
+        assert store.verify() == []
+
+
 def test_published_survives_in_a_fresh_process(place: Path) -> None:
     many = blobs(100, size=20_000)
     with Peer(place, "50MB") as peer:
