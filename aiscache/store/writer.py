@@ -7,6 +7,7 @@ kernel's time, since no page is cleared and none is faulted in, and a failing di
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,7 @@ class Reservation:
             raise ValueError(f"more than the {self.length} bytes that are reserved")
         if self.spilled is None:
             try:
+                self._check_whole()
                 self.written += self.file.write(chunks, self.payload + self.written)
                 return
             except OSError as error:
@@ -120,7 +122,13 @@ class Reservation:
         """Write the header that makes the record good. OSError if it cannot be written."""
         if self.written != self.length:
             raise ValueError(f"{self.written} of the {self.length} bytes that are reserved were written")
+        self._check_whole()
         self.write_header(COMMITTED)
+
+    def _check_whole(self) -> None:
+        """Raise OSError if somebody cut the file off: a write would fill the gap with zeros; 0.5 us."""
+        if os.fstat(self.file.fd).st_size < self.writer.allocated:
+            raise OSError(errno.EIO, "the segment was cut off by somebody", str(self.writer.path))
 
     def write_header(self, state: int) -> None:
         """Write the header, PENDING to let a walk step over the record should we die before `commit`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import xxhash
 
 from aiscache.store import Reservation, Store
-from tests.store.objects import Blob, opened
+from tests.store.objects import Blob, opened, segment_files
 
 
 @pytest.fixture
@@ -113,3 +114,16 @@ def test_a_header_that_cannot_be_written(store: Store, no_longer_files: Callable
     no_longer_files(1)
     assert bytes(store.publish([reservation])[0]) == blob.data
     assert blob.get(store) is None
+
+
+def test_a_segment_that_is_cut_off_is_not_made_long_again(store: Store, tmp_path: Path) -> None:
+    before, after = Blob("before", size=50_000), Blob("after", size=50_000)
+    before.put(store)
+    store.trim()
+    reservation = reserved(store, after)
+    (segment,) = segment_files(tmp_path / "cache")
+    os.truncate(segment, 10_000)
+    reservation.fill(after.data)
+    assert bytes(store.publish([reservation])[0]) == after.data
+    assert segment.stat().st_size == 10_000
+    assert before.get(store) is None  # and no zeros
