@@ -249,7 +249,7 @@ def test_an_object_that_is_swept_between_the_lookup_and_the_mapping_of_its_segme
             return found
 
         monkeypatch.setattr(store._index, "values", look_up_then_sweep)
-        right, gone = store.get_many([kept.key, swept.key], [kept.digest, swept.digest])
+        (right, gone), _ = store.get_many([kept.key, swept.key], [kept.digest, swept.digest])
         assert right is not None
         assert bytes(right) == kept.data
         assert gone is None
