@@ -1,7 +1,7 @@
 """Processes that cost milliseconds: forked from one that has imported what they need and done nothing else.
 
-`python -m tests.forks` is that one. Each child is as fresh as a program just started: it has opened nothing, and ends
-as programs do, `atexit` included. It has one socket, to whoever asked for it.
+`python -m tests.forks MODULE ...` is that one. Each child is as fresh as a program just started: it has opened nothing,
+and ends as programs do, `atexit` included. It has one socket, to whoever asked for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 ROOT = Path(__file__).parents[1]
 _IMPORTS = ["tests.store.peer", "tests.actor", "tests.healing"]
@@ -23,14 +23,18 @@ _DEADLINE_S = 60.0
 
 
 class ForkServer:
-    """The near end. One per test session; the fixture `fork_server` starts it before tests count their children."""
+    """The near end. One per test session; the fixture `fork_server` starts it before tests count their children.
+
+    `imports` are the modules that are imported beforehand, `options` are those of the process that forks the others.
+    """
 
     running: ClassVar[ForkServer | None] = None
 
-    def __init__(self) -> None:
+    def __init__(self, *imports: str, **options: Any) -> None:
+        command = [sys.executable, "-m", "tests.forks", *(imports or _IMPORTS)]
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen([sys.executable, "-m", "tests.forks"], stdin=theirs, cwd=ROOT)
+            self._process = subprocess.Popen(command, stdin=theirs, cwd=ROOT, **options)
         self._ask(("ready",))
         ForkServer.running = self
 
@@ -65,7 +69,7 @@ class ForkServer:
 
 def main() -> None:
     with socket.socket(fileno=0) as asked:
-        for name in _IMPORTS:
+        for name in sys.argv[1:]:
             importlib.import_module(name)
         while True:
             message, fds, _, _ = socket.recv_fds(asked, 1000, 1)
