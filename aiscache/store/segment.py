@@ -22,6 +22,7 @@ from aiscache.store.handle import SegmentHandle
 from aiscache.store.index import STAGING
 from aiscache.store.mapping import Mapping
 from aiscache.store.tiers import Tier
+from aiscache.uninterrupted import Uninterrupted
 from aiscache.view import View
 
 _LOOK_S = 0.2  # how long a file is trusted to be as long as it was
@@ -155,28 +156,35 @@ class MappedSegments:
         """Map a segment and lease it; None if it is being removed, or gone. `is_use`: note that it is in use now."""
         with self.lock:
             segment = self._by_id.get(segment_id)
-            if segment is not None:
-                return segment
-            try:
-                if not self._leases.try_shared(segment_id):
-                    return None
-            except (OSError, ValueError):  # no locks left, or closed meanwhile
-                return None
-            try:
-                segment = Segment(
-                    self._tiers[tier], home=self._home, segment_id=segment_id, suspect=suspect or self._verify_reads,
-                    order=self.maps,
-                )  # fmt: skip
-            except (OSError, CorruptError):
-                self._leases.unlock(segment_id)
-                return None
-            self.maps += 1
-            if is_use:
-                segment.touch()
-            self._by_id[segment_id] = segment
-            if tier == STAGING:
-                self.staged.add(segment_id)
+            if segment is None:
+                with Uninterrupted():
+                    segment = self._map(segment_id, tier, suspect=suspect)
+                if segment is not None and is_use:
+                    segment.touch()
             return segment
+
+    def _map(self, segment_id: int, tier: int, *, suspect: bool) -> Segment | None:
+        try:
+            if not self._leases.try_shared(segment_id):
+                return None
+        except (OSError, ValueError):  # no locks left, or closed meanwhile
+            return None
+        try:
+            segment = Segment(
+                self._tiers[tier],
+                home=self._home,
+                segment_id=segment_id,
+                suspect=suspect or self._verify_reads,
+                order=self.maps,
+            )
+        except (OSError, CorruptError):
+            self._leases.unlock(segment_id)
+            return None
+        self.maps += 1
+        self._by_id[segment_id] = segment
+        if tier == STAGING:
+            self.staged.add(segment_id)
+        return segment
 
     def view(
         self, segment_id: int, tier: int, *, offset: int, length: int, suspect: bool = False, is_use: bool = True
@@ -188,7 +196,7 @@ class MappedSegments:
 
     def unmap(self, segment_id: int) -> bool:
         """Unmap a segment and give its lease back, unless a view of it lives."""
-        with self.lock:
+        with Uninterrupted(), self.lock:
             segment = self._by_id.get(segment_id)
             if segment is None:
                 return True

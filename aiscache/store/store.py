@@ -524,8 +524,7 @@ class Store:
             row = self._index.segment(transaction, segment_id)
         segment = None
         if row is not None:
-            with Uninterrupted():
-                segment = self._mapped.map(segment_id, row.tier, suspect=row.state == SUSPECT)
+            segment = self._mapped.map(segment_id, row.tier, suspect=row.state == SUSPECT)
         if self._index.value(key) != value:
             return None
         if row is None or (segment is None and not self.segment_path(row.tier, segment_id).exists()):
