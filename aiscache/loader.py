@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch.multiprocessing
 from torch.utils import data
 
+from aiscache.fork_context import ForkContext
 from aiscache.prefetch import Prefetcher
 from aiscache.samplers import LOOKAHEAD, PrefetchSampler
 from aiscache.worker_init import WorkerInit
@@ -25,6 +28,7 @@ class DataLoader(data.DataLoader[Any]):  # type: ignore[misc]
     """
 
     worker_init_fn: Any
+    multiprocessing_context: Any
 
     def __init__(
         self,
@@ -43,13 +47,18 @@ class DataLoader(data.DataLoader[Any]):  # type: ignore[misc]
         self._index_sampler  # noqa: B018  (a bad argument is told here)
 
     def _get_iterator(self) -> Any:
-        """Start torch's iterator with workers that end when we do; the attribute stays what the user gave."""
-        given = self.worker_init_fn
-        self.worker_init_fn = WorkerInit(given)
-        try:
+        """Start torch's iterator with workers that end when we do; the attributes stay what the user gave."""
+        if self.num_workers == 0:
             return super()._get_iterator()
+        self.check_worker_number_rationality()
+        init_fn, context = self.worker_init_fn, self.multiprocessing_context
+        self.worker_init_fn = WorkerInit(init_fn)
+        if (context or torch.multiprocessing).get_start_method() == "fork":
+            self.multiprocessing_context = ForkContext()
+        try:
+            return _Iterator(self)
         finally:
-            self.worker_init_fn = given
+            self.worker_init_fn, self.multiprocessing_context = init_fn, context
 
     @property
     def prefetcher(self) -> Prefetcher | None:
@@ -75,3 +84,23 @@ class DataLoader(data.DataLoader[Any]):  # type: ignore[misc]
             )
             self._prefetch_sampler.outstanding = max(1, self.num_workers * (self.prefetch_factor or 0))
         return self._prefetch_sampler
+
+
+class _Iterator(data.dataloader._MultiProcessingDataLoaderIter):  # type: ignore[misc]
+    """torch's, which leaves no worker behind if it is interrupted while it starts them.
+
+    The error keeps the half-made iterator, and that would keep workers which were not told, for as long as a notebook
+    keeps the error.
+    """
+
+    _workers: Sequence[Any] = ()
+    _shutdown = True
+
+    def __init__(self, loader: DataLoader) -> None:
+        try:
+            super().__init__(loader)
+        except BaseException:
+            self._shutdown = not self._workers
+            self._workers_status = [True] * len(self._workers)  # torch sets it when all have started
+            self._shutdown_workers()
+            raise

@@ -42,3 +42,9 @@ class Uninterrupted:
             caught, self._caught = self._caught, None
             if caught is not None:
                 self._before(*caught)
+
+
+def end_inherited() -> None:
+    """End the steps that this process was forked in the middle of: what SIGINT it had so far is handled here."""
+    while isinstance(step := getattr(_signal.getsignal(SIGINT), "__self__", None), Uninterrupted):
+        step.__exit__()

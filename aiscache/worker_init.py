@@ -57,7 +57,7 @@ def _end_with(descriptor: int) -> None:
 def _leave_what_nobody_reads() -> None:
     """End the process now if a feeder is stuck in a pipe: all else is closed, and its data is of no more use."""
     for thread in threading.enumerate():
-        if thread.name == "QueueFeederThread":
+        if thread.name == "QueueFeederThread" and thread.is_alive():  # else it was interrupted before it ran
             thread.join(_GRACE_S)
             if thread.is_alive():
                 os._exit(0)
