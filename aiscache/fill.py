@@ -169,13 +169,8 @@ def _flights(store: Store) -> Iterator[ByteLocks | None]:
     """Open the flights for one fill: locks through a descriptor of its own, which also excludes our other threads."""
     try:
         locks = ByteLocks(store.directory.flights)
-    except OSError as error:  # out of descriptors, or the directory is gone
-        _LOG.warning(
-            "cannot lock in %s (%s): fetching without, so an object may be fetched twice",
-            store.directory.path,
-            error.strerror,
-        )
-        store.counters.add("fallbacks")
+    except OSError as error:  # out of descriptors, or the directory is gone or read-only
+        store.complain("lock in", error)
         yield None
         return
     try:

@@ -155,8 +155,8 @@ def test_no_more_descriptors(reading: Reading, tmp_path: Path) -> None:
 # ---- rights
 
 
-def test_a_file_system_that_was_made_read_only(reading: Reading, mount: Path, tmp_path: Path) -> None:
-    """Before it is opened it is refused; a process that has it open reads on, from it and from the cluster."""
+def test_a_file_system_that_was_made_read_only(reading: Reading, mount: Path) -> None:
+    """It is refused when it is opened. While it is open, only the kernel can do that: see the next test."""
     mounted(mount, "-t", "tmpfs", "-o", "size=20m", "tmpfs")
     half = reading.refs[::2]
     with Cache(mount / "cache", capacity="10MB") as cache:
@@ -166,6 +166,43 @@ def test_a_file_system_that_was_made_read_only(reading: Reading, mount: Path, tm
         Cache(mount / "cache")
     with pytest.raises(CacheDirectoryError, match=f"{mount}/another"):
         Cache(mount / "another")
+
+
+READ_ONLY = """
+cache = Cache(path, capacity="20MB")
+assert read(refs[::2]) == (len(refs[::2]), [])
+with open(case, "w") as trigger:
+    trigger.write("1")
+print(read())
+before = cache.stats()
+assert read() == (len(refs), [])
+reads = cache.stats() - before
+assert (reads.hits, reads.fetched_objects) == (20, 20), reads
+assert cache.verify() == []
+try:
+    cache.clear()
+except AiscacheError as error:
+    assert "Read-only file system" in str(error)
+cache.close()
+"""
+
+
+def test_a_file_system_that_turns_read_only_while_it_is_used(reading: Reading, mount: Path, tmp_path: Path) -> None:
+    """As ext4 does when its disk fails: what is there is read on, the rest comes from the cluster."""
+    image = tmp_path / "image"
+    image.touch()
+    os.truncate(image, 32 << 20)
+    if not shutil.which("mkfs.ext4") or subprocess.run(["mkfs.ext4", "-q", str(image)]).returncode:
+        pytest.skip("cannot make a file system")
+    mounted(mount, "-o", "loop,errors=remount-ro", str(image))
+    device = next(line.split()[0] for line in Path("/proc/mounts").read_text().splitlines() if str(mount) in line)
+    trigger = Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error")
+    if not os.access(trigger, os.W_OK):
+        pytest.skip("cannot make a file system fail")
+    all_right(reading.run(READ_ONLY, mount / "cache", case=str(trigger)))
+    subprocess.run(["umount", str(mount)], check=True)
+    mounted(mount, "-o", "loop", str(image))
+    everything_is_kept(reading, mount / "cache")
 
 
 # ---- LMDB

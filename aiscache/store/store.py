@@ -82,7 +82,7 @@ class Store:
         try:
             self._reclaimer.adopt()
         except (OSError, lmdb.Error) as error:  # whoever makes room does it
-            self._complain("tidy up", error)
+            self.complain("tidy up", error)
 
     def _open_files(self, undo: ExitStack, *, capacity_bytes: int | None, memory_bytes: int | None) -> None:
         directory = self.directory
@@ -110,7 +110,7 @@ class Store:
         try:
             value = self._index.value(key)
         except lmdb.Error as error:
-            self._complain("read the index of", error)
+            self.complain("read the index of", error)
             return None
         if value is None:
             return None
@@ -140,7 +140,7 @@ class Store:
         try:
             values = self._index.values(keys)
         except lmdb.Error as error:
-            self._complain("read the index of", error)
+            self.complain("read the index of", error)
             return [None] * len(keys), len(keys)
         views: list[View | None] = []
         counts, sizes = [0, 0], [0, 0]
@@ -174,7 +174,7 @@ class Store:
         try:
             value = self._index.value(key)
         except lmdb.Error as error:
-            self._complain("read the index of", error)
+            self.complain("read the index of", error)
             return False
         return value is not None and ENTRY.unpack(value)[4] == digest
 
@@ -183,7 +183,7 @@ class Store:
         try:
             values = self._index.values(keys)
         except lmdb.Error as error:
-            self._complain("read the index of", error)
+            self.complain("read the index of", error)
             return [None] * len(keys)
         entries = [value and _unpack_entry(value) for value in values]
         return [
@@ -209,7 +209,7 @@ class Store:
             if reservation is None and staging is not None:
                 return staging.reserve(key=key, digest=digest, identity=identity, length=length)
         except (OSError, lmdb.Error) as error:
-            self._complain("make room in", error)
+            self.complain("make room in", error)
             return None
         if reservation is None:
             self.counters.add("rejected")
@@ -269,7 +269,7 @@ class Store:
                 if reservation.failure is not None:
                     self._space.add_dead(reservation.writer.segment_id, reservation.end - reservation.start)
         except lmdb.Error as error:  # a full disk, a full index; or closed meanwhile, which is no reason to lose bytes
-            self._complain("write to the index of", error)
+            self.complain("write to the index of", error)
 
     def _commit(self, reservation: Reservation) -> bool:
         try:
@@ -279,7 +279,7 @@ class Store:
             reservation.spill(error)
         if reservation.failure is None:
             return True
-        self._complain("write to", reservation.failure)
+        self.complain("write to", reservation.failure)
         return False
 
     def _settle(self, reservations: Sequence[Reservation]) -> None:
@@ -287,7 +287,7 @@ class Store:
             for reservation in reservations:
                 self._space.settle(reservation)
         except (OSError, lmdb.Error) as error:  # the segment stays open, and is sealed by who opens the cache next
-            self._complain("seal a segment of", error)
+            self.complain("seal a segment of", error)
 
     def give_up(self, reservation: Reservation) -> None:
         """Take back a reservation that was not published."""
@@ -295,7 +295,7 @@ class Store:
             with Uninterrupted():
                 self._space.give_up(reservation)
         except (OSError, lmdb.Error) as error:
-            self._complain("take back a reservation in", error)
+            self.complain("take back a reservation in", error)
 
     def remove(self, keys: Iterable[bytes]) -> None:
         """Forget objects; their bytes come free when their segments are swept."""
@@ -467,7 +467,7 @@ class Store:
         except (OSError, lmdb.Error) as error:
             raise CacheError(f"cannot {what} the cache in {self.directory.path}: {error}") from error
 
-    def _complain(self, what: str, error: Exception) -> None:
+    def complain(self, what: str, error: Exception) -> None:
         """Count a local failure, and warn of the first of its kind; CacheClosedError if the store was closed."""
         if self.closed:
             raise CacheClosedError(f"the cache in {self.directory.path} was closed") from error
@@ -534,7 +534,7 @@ class Store:
     def _give_in(self, key: bytes, value: bytes, error: Exception) -> None:
         """Make a miss of a read that failed; an object that is damaged is dropped."""
         if not isinstance(error, CorruptError):
-            self._complain("read from", error)
+            self.complain("read from", error)
             return
         _LOG.warning(
             "dropped a damaged object from %s: %s; it is fetched again when it is read", self.directory.path, str(error)
@@ -543,7 +543,7 @@ class Store:
         try:
             self._forget_entry(key, value=value)
         except lmdb.Error as failure:
-            self._complain("write to the index of", failure)
+            self.complain("write to the index of", failure)
 
     def _forget_entry(
         self, key: bytes, *, value: bytes | None = None, segment: int | None = None, payload: int | None = None
