@@ -84,6 +84,8 @@ class Actor:
     def close_one(self) -> None:
         if self._handles:
             self._handles.pop().close()
+        if not self._handles:  # it closed with the store
+            self._staging = None
 
     def close(self) -> None:
         while self._handles:
