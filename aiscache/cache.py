@@ -165,7 +165,8 @@ class Cache:
 
         Arguments:
             ais_source_list, prefix_map, etl_name: as for a dataset. What is missing of an object group is a failure.
-            processes, connections: of the pool; by default half of the cores, at most 4, with 32 requests each.
+            processes, connections: of the pool; by default half of the cores, at most 4, with 32 requests each (one
+                alone: 64).
             limit: how many objects of the listing, from the first on.
             rank, world_size: take every `world_size`-th object from the `rank`-th on, as datasets do.
             partial: fetch what fits instead of refusing when not all does.

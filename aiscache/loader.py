@@ -23,7 +23,7 @@ class DataLoader(data.DataLoader[Any]):  # type: ignore[misc]
 
     Arguments, besides those of torch:
         prefetch_processes: processes that fetch; by default half of the cores, at most 4.
-        prefetch_connections: requests that each has in flight, by default 32.
+        prefetch_connections: requests that each has in flight, by default 32; one process alone has 64.
         lookahead: bytes ("512MB") to fetch ahead beyond what the cache has room for.
     """
 

@@ -14,12 +14,11 @@ from torch.utils.data import Dataset, IterableDataset, Sampler
 from aiscache.datasets.dynamic_sampler import DynamicBatchSampler
 from aiscache.errors import ConfigError
 from aiscache.prefetch import Epoch, Prefetcher
-from aiscache.prefetch.job import Rows, default_processes
+from aiscache.prefetch.job import Rows, default_connections, default_processes
 from aiscache.settings import parse_size
 from aiscache.store.runs import noted
 from aiscache.targets import Target
 
-CONNECTIONS = 32
 LOOKAHEAD = "512MB"
 
 _FIRST = 1024  # positions that are read and told before the first is yielded
@@ -46,7 +45,7 @@ class PrefetchSampler(Sampler[Any]):  # type: ignore[misc]
     Arguments:
         sampler, dataset: what is wrapped, and what its indices mean.
         processes: worker processes; by default half of the cores, at most 4.
-        connections: requests that each has in flight, by default 32.
+        connections: requests that each has in flight, by default 32; one process alone has 64.
         lookahead: bytes ("512MB") that they together hold beyond the cache's capacity.
 
     Use it as `sampler=` or `batch_sampler=` of torch's DataLoader. `aiscache.DataLoader` does so by itself; for loaders
@@ -69,7 +68,7 @@ class PrefetchSampler(Sampler[Any]):  # type: ignore[misc]
         self.dataset = dataset
         self.outstanding: int | None = None  # how many items a loader works on at a time, where that is known
         self._processes = processes or default_processes()
-        self._connections = connections or CONNECTIONS
+        self._connections = connections or default_connections(self._processes)
         self._lookahead_bytes = parse_size(lookahead, name="lookahead")
         self._prefetcher: Prefetcher | None = None
         self._skip = 0

@@ -62,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--partial", action="store_true", help="fetch what fits, if not all does")
     how = parser.add_argument_group("how")
     how.add_argument("--processes", metavar="N", type=count, help="default: half of the cores, at most 4")
-    how.add_argument("--connections", metavar="N", type=count, help="requests of each process at a time (default: 32)")
+    how.add_argument(
+        "--connections", metavar="N", type=count, help="requests of each at a time (default: 32; one alone: 64)"
+    )
     how.add_argument("-n", "--dry-run", action="store_true", help="say what is missing and whether it fits")
     how.add_argument("--no-progress", action="store_true", help="show no bar (without a terminal there is none)")
     add_json(how)

@@ -31,7 +31,8 @@ class RunningEpoch:
             clocked=not job.keep_only,
         )
         self._rows: Rows = np.empty(0, np.int64)
-        self._totals = totals or PrefetchStats()
+        self._totals = totals or PrefetchStats()  # of the epochs before
+        self._fetched_objects = self._fetched_bytes = 0
 
     def followed_by(self, number: int, *, start: int, workers: Iterable[int]) -> RunningEpoch:
         """Return the next epoch, with the same workers; what they still do for this one is of no more use."""
@@ -75,7 +76,8 @@ class RunningEpoch:
         """Note what became of a position."""
         self._plan.settle(worker, position, outcome)
         if outcome in _FETCHED:
-            self._totals = replace(self._totals, objects=self._totals.objects + 1, bytes=self._totals.bytes + size)
+            self._fetched_objects += 1
+            self._fetched_bytes += size
 
     def assign(self) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         """Yield for each worker that is to begin something its (position, row)s."""
@@ -93,6 +95,8 @@ class RunningEpoch:
         positions, size = self._plan.ahead()
         return replace(
             totals,
+            objects=totals.objects + self._fetched_objects,
+            bytes=totals.bytes + self._fetched_bytes,
             staged=totals.staged + counts[Outcome.STAGED],
             present=totals.present + counts[Outcome.PRESENT],
             left=totals.left + counts[Outcome.LEFT],

@@ -22,12 +22,22 @@ Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 NOT_OURS = -1  # a position of the order that names no row of any listing
 _UNKNOWN_BYTES = 1 << 20  # what an object of unknown size is taken for
+_CONNECTIONS, _LEAST_CONNECTIONS = 64, 32  # of a pool, of a worker
 _RECORD_BYTES = 512  # about what a record takes besides the payload
 
 
 def default_processes() -> int:
     """Return how many workers a pool has by default: half of the cores that this process may use, at most 4."""
     return max(1, min(4, len(os.sched_getaffinity(0)) // 2))
+
+
+def default_connections(processes: int) -> int:
+    """Return how many requests each worker of a pool has in flight by default: 32, and 64 between all of them.
+
+    A pool fetches as many objects a second as it has requests in flight, divided by how long one takes: 64 are 3,200 a
+    second where each takes 20 ms.
+    """
+    return max(_LEAST_CONNECTIONS, _CONNECTIONS // processes)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ _LOG = logging.getLogger("aiscache")
 RESPAWNS = 3  # workers that are replaced in an epoch
 _TICK_S = 0.005  # how often the clock is looked at while something waits for it
 _IDLE_S = 0.2
+_TELL_S = 0.01  # how often the trainer is told what is done
 _GRACE_S = 0.4  # how long workers have to close the store
 _PR_SET_PDEATHSIG = 1
 
@@ -58,6 +59,8 @@ class Pool:
         self._deaths = 0
         self._killed = False
         self._open = True
+        self._told_at = 0.0
+        self._untold = True
 
     def run(self) -> None:
         """Serve until the end, then end all workers; at most a second."""
@@ -74,11 +77,12 @@ class Pool:
         for number, work in self._epoch.assign():
             with contextlib.suppress(OSError):  # it died: its link will say so
                 self._members[number].link.send(pack_chunk(self._epoch.number, work))
-        self._page.set_stats(self._epoch.stats(workers=len(self._members), deaths=self._deaths))
+        self._tell()
         links = {member.link.fileno(): number for number, member in self._members.items()}
-        timeout_s = _TICK_S if self._epoch.waits() else _IDLE_S
+        timeout_s = _TICK_S if self._epoch.waits() else _TELL_S if self._untold else _IDLE_S
         trainer = self._trainer.fileno()
         ready, _, _ = select.select([trainer, *self._parent, *links], [], [], timeout_s)
+        self._untold = self._untold or bool(ready)
         for source in ready:
             if source in links:
                 self._hear(links[source])
@@ -88,6 +92,13 @@ class Pool:
                 self._open = False
 
     # ---- the trainer
+
+    def _tell(self) -> None:
+        """Write what was done so far to the page, now and then: making it up takes as long as planning a fetch."""
+        now = time.monotonic()
+        if now - self._told_at >= _TELL_S:
+            self._page.set_stats(self._epoch.stats(workers=len(self._members), deaths=self._deaths))
+            self._told_at, self._untold = now, False
 
     def _listen(self) -> None:
         """Take one event of the trainer's."""

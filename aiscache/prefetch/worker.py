@@ -17,8 +17,9 @@ import logging
 import select
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import count
 
 from aiscache.fill import PUBLISH_TOGETHER, Wanted
 from aiscache.keys import ObjectRef, pack_identity
@@ -34,6 +35,7 @@ from aiscache.store import STAGING, Reservation, Store
 _LOG = logging.getLogger("aiscache")
 
 _TIDY_S = 0.02  # how often a worker without work looks whether what it staged was read
+_LISTEN = 8  # objects that are started between two looks for more work, unless little is left
 _REPORT = 8  # settled positions are told so many at a time, and at once when nothing else is to be done
 
 
@@ -121,6 +123,7 @@ class Worker:
                 if not fetched.ready or len(arrived) >= PUBLISH_TOGETHER:
                     for one, landed in zip(arrived, landing.settle(arrived), strict=True):
                         self._land(one, landed)
+                    self._count(arrived)
                     arrived.clear()
                     self._report(at_least=_REPORT)
 
@@ -132,27 +135,29 @@ class Worker:
         if self._job.keep_only and outcome is Outcome.LEFT and fetched.size:
             outcome = Outcome.NO_ROOM
             self._full = True
-        self._count(fetched, outcome)
+        if outcome is Outcome.STAGED:
+            self._store.counters.add("staged")
         if landed.label.epoch == self._epoch:
             self._settle(landed.label.position, outcome, fetched.size)
 
-    def _count(self, fetched: Fetched, outcome: Outcome) -> None:
+    def _count(self, arrived: Sequence[Fetched]) -> None:
         add = self._store.counters.add
-        if fetched.error is not None:
-            add("prefetch_failures")
-            _LOG.debug("not prefetched: %s", str(fetched.error))
-            return
+        for fetched in arrived:
+            if fetched.error is None:
+                self._store.counters.took(fetched.took_s)
+            else:
+                add("prefetch_failures")
+                _LOG.debug("not prefetched: %s", str(fetched.error))
+        sizes = [fetched.size for fetched in arrived if fetched.error is None]
         for name in ("fetched", "prefetched"):
-            add(f"{name}_objects")
-            add(f"{name}_bytes", fetched.size)
-        self._store.counters.took(fetched.took_s)
-        if outcome is Outcome.STAGED:
-            add("staged")
+            add(f"{name}_objects", len(sizes))
+            add(f"{name}_bytes", sum(sizes))
 
     def _startable(self, cluster: str, landing: Landing) -> Iterator[ObjectRef]:
         """Yield what is to be fetched next, its flight taken and its space reserved."""
-        while True:
-            self._receive(timeout_s=0)
+        for turn in count():
+            if turn % _LISTEN == 0 or len(self._queue) < _LISTEN:
+                self._receive(timeout_s=0)
             if not self._queue or self._queue[0][1].ref.cluster != cluster:
                 self._report(at_least=1)
                 return

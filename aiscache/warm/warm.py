@@ -17,7 +17,7 @@ from aiscache.errors import CacheDirectoryError, CacheFullError, ConfigError
 from aiscache.manifest import Listing, Manifest, ManifestStore, Source
 from aiscache.origin import BucketName, Origin
 from aiscache.prefetch import Job
-from aiscache.prefetch.job import Rows, default_processes
+from aiscache.prefetch.job import Rows, default_connections, default_processes
 from aiscache.settings import format_size
 from aiscache.store import Store
 from aiscache.store.runs import noted
@@ -26,7 +26,6 @@ from aiscache.warm.outcome import Failure, Need, Warmed
 from aiscache.warm.pool import fetch_with_pool
 from aiscache.warm.rest import settle_rest
 
-CONNECTIONS = 32
 _IN_FLIGHT_BYTES = 512_000_000  # requested at a time and not arrived, by all processes together
 
 
@@ -56,12 +55,13 @@ def warm(
         raise CacheDirectoryError(
             f"the listing cannot be kept in {store.directory.manifests}, so warming is of no use; free space there"
         )
+    workers = processes or default_processes()
     job = Job(
         cache=cache,
         manifests=(manifest,),
         origins=_origins(listing, manifest),
-        processes=processes or default_processes(),
-        connections=connections or CONNECTIONS,
+        processes=workers,
+        connections=connections or default_connections(workers),
         lookahead_bytes=_IN_FLIGHT_BYTES,
         keep_only=True,
     )

@@ -15,12 +15,12 @@ from aiscache import Cache
 from aiscache.manifest import Listing, ManifestStore
 from aiscache.origin import Origin
 from aiscache.prefetch import Job, Prefetcher
-from aiscache.prefetch.job import default_processes
+from aiscache.prefetch.job import default_connections, default_processes
 from benchmarks.contenders import Place
 from benchmarks.tables import Figures
 
 _CAPACITY = "8GB"
-_CONNECTIONS, _LOOKAHEAD_BYTES = 32, 512_000_000
+_LOOKAHEAD_BYTES = 512_000_000
 
 
 def pool(place: Place) -> Figures:
@@ -32,7 +32,9 @@ def pool(place: Place) -> Figures:
         listing = Listing(client.bucket(place.bucket))
         manifest = ManifestStore(str(store.directory.manifests)).load_or_build(listing.identity, listing.build)
         origin = Origin.from_client(client)
-        job = Job(cache, (manifest,), {origin.uuid: origin}, default_processes(), _CONNECTIONS, _LOOKAHEAD_BYTES)
+        processes = default_processes()
+        connections = default_connections(processes)
+        job = Job(cache, (manifest,), {origin.uuid: origin}, processes, connections, _LOOKAHEAD_BYTES)
         prefetcher = Prefetcher(job)
         began = time.perf_counter()
         assert prefetcher.begin().publish(np.arange(len(manifest)))
