@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,15 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-@pytest.fixture
-def no_longer_files() -> Iterator[Callable[[int], None]]:
-    """Limit how long this process may make files; the kernel then refuses writes past that."""
+@contextmanager
+def no_longer_files(length: int) -> Iterator[None]:
+    """Limit how long this process may make files; the kernel then refuses writes past that, also those of pytest."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(length: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (length, before[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (length, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def reserved(store: Store, blob: Blob) -> Reservation:
@@ -88,31 +88,30 @@ def test_fewer_bytes_than_reserved_are_not_published(store: Store) -> None:
     assert not blob.is_right(store)
 
 
-def test_a_file_that_cannot_be_written_any_more(
-    store: Store, no_longer_files: Callable[[int], None], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_that_cannot_be_written_any_more(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     before, torn, after = Blob("before"), Blob("torn", size=20_000), Blob("after")
     before.put(store)
     reservation = reserved(store, torn)
     reservation.write([torn.data[:5_000]])
-    no_longer_files(reservation.payload + 5_000)
-    reservation.write([torn.data[5_000:10_000], torn.data[10_000:]])
-    reservation.checksum = checksum(torn)
-    assert bytes(store.publish([reservation])[0]) == torn.data  # the reader has it all the same
+    with no_longer_files(reservation.payload + 5_000):
+        reservation.write([torn.data[5_000:10_000], torn.data[10_000:]])
+        reservation.checksum = checksum(torn)
+        view = store.publish([reservation])[0]
+    assert bytes(view) == torn.data  # the reader has it all the same
     assert torn.get(store) is None
     assert before.is_right(store)
     assert caplog.text.count("cannot write to the cache in") == 1
-    no_longer_files(resource.RLIM_INFINITY)
     assert after.put(store).tobytes() == after.data
     assert store.verify() == []
 
 
-def test_a_header_that_cannot_be_written(store: Store, no_longer_files: Callable[[int], None]) -> None:
+def test_a_header_that_cannot_be_written(store: Store) -> None:
     blob = Blob("a", size=20_000)
     reservation = reserved(store, blob)
     reservation.fill(blob.data)
-    no_longer_files(1)
-    assert bytes(store.publish([reservation])[0]) == blob.data
+    with no_longer_files(1):
+        view = store.publish([reservation])[0]
+    assert bytes(view) == blob.data
     assert blob.get(store) is None
 
 
