@@ -126,8 +126,12 @@ class Reservation:
         self.write_header(COMMITTED)
 
     def _check_whole(self) -> None:
-        """Raise OSError if somebody cut the file off: a write would fill the gap with zeros; 0.5 us."""
-        if os.fstat(self.file.fd).st_size < self.writer.allocated:
+        """Raise OSError if somebody cut the file off: a write would fill the gap with zeros; 0.5 us.
+
+        1. We look at the file. 2. Another thread makes it longer, and notes that. So what is noted is read first.
+        """
+        allocated = self.writer.allocated
+        if os.fstat(self.file.fd).st_size < allocated:
             raise OSError(errno.EIO, "the segment was cut off by somebody", str(self.writer.path))
 
     def write_header(self, state: int) -> None:

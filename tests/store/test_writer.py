@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from aiscache.store import Reservation, Store
+from aiscache.store import Reservation, Store, writer
 from tests.store.objects import Blob, opened, segment_files
 
 
@@ -126,3 +126,23 @@ def test_a_segment_that_is_cut_off_is_not_made_long_again(store: Store, tmp_path
     assert bytes(store.publish([reservation])[0]) == after.data
     assert segment.stat().st_size == 10_000
     assert before.get(store) is None  # and no zeros
+
+
+def test_a_segment_that_grows_while_it_is_looked_at(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob, large = Blob("a", size=5_000), Blob("large", size=900_000)
+    reservation = reserved(store, blob)
+    look = os.fstat
+
+    def look_while_another_thread_reserves(fd: int) -> os.stat_result:
+        told = look(fd)
+        monkeypatch.setattr(writer.os, "fstat", look)
+        before = reservation.writer.allocated
+        large.put(store)
+        assert reservation.writer.allocated > before
+        return told
+
+    monkeypatch.setattr(writer.os, "fstat", look_while_another_thread_reserves)
+    reservation.fill(blob.data)
+    assert reservation.failure is None
+    store.keep([reservation])
+    assert blob.is_right(store)
