@@ -52,6 +52,7 @@ def _bars(axes: Any, table: Table) -> None:
     axes.bar_label(drawn, fmt="{:,.0f}", padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.12)
+    axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(_NUMBER)
     axes.set_xlabel(table.figure)
 
