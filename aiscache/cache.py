@@ -144,7 +144,7 @@ class Cache:
             refs = [record.ref for record in records]
             return [_is_in(ref, chosen) and ref.name.startswith(prefix) for ref in refs]
 
-        return self._require_store().sweep(matches, force=force, unused_for_s=unused_for_s, dry_run=dry_run)
+        return self._require_store().upkeep.sweep(matches, force=force, unused_for_s=unused_for_s, dry_run=dry_run)
 
     def warm(
         self,
@@ -200,23 +200,23 @@ class Cache:
         """
         store = self._require_store()
         ManifestStore(str(store.directory.manifests)).clear()
-        return store.clear()
+        return store.upkeep.clear()
 
     def verify(self, progress: Callable[[Record], None] = lambda record: None) -> list[ObjectRef]:
         """Check all bytes here against their checksums; drop those that are damaged and return which they were."""
-        return [record.ref for record in self._require_store().verify(progress)]
+        return [record.ref for record in self._require_store().upkeep.verify(progress)]
 
     def repair(self, progress: Callable[[int], None] = lambda objects: None) -> int:
         """Make the index anew from the segments; return how many objects it found.
 
         `progress` is called with the number of objects in each segment.
         """
-        return self._require_store().repair(progress)
+        return self._require_store().upkeep.repair(progress)
 
     def room_for(self, size_bytes: int) -> AbstractContextManager[bool]:
         """Tell in a `with` whether a file of that size fits beside the objects; the capacity holds until it ends."""
         store = self.store()
-        return nullcontext(True) if store is None else store.room_for(size_bytes)
+        return nullcontext(True) if store is None else store.eviction.room_for(size_bytes)
 
     # ---- telling
 

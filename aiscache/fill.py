@@ -170,7 +170,7 @@ def _flights(store: Store) -> Iterator[ByteLocks | None]:
     try:
         locks = ByteLocks(store.directory.flights)
     except OSError as error:  # out of descriptors, or the directory is gone or read-only
-        store.complain("lock in", error)
+        store.failures.complain("lock in", error)
         yield None
         return
     try:

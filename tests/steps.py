@@ -14,7 +14,20 @@ from typing import Any
 
 from aiscache import fill, locks
 from aiscache.manifest import store as manifest_store
-from aiscache.store import directory, index, reclaim, recovery, registry, segment, space, staging, tiers, writer
+from aiscache.store import (
+    directory,
+    index,
+    publishing,
+    reclaim,
+    recovery,
+    registry,
+    segment,
+    space,
+    staging,
+    tiers,
+    upkeep,
+    writer,
+)
 from aiscache.store import store as store_module
 
 _BEFORE, _AFTER = True, False
@@ -25,6 +38,7 @@ STEPS: dict[str, tuple[bool, Any, str]] = {
     "index opened": (_AFTER, store_module, "open_index"),
     "index emptied": (_AFTER, recovery, "_empty"),
     "index rebuilt": (_AFTER, store_module, "rebuild"),
+    "index repaired": (_AFTER, upkeep, "rebuild"),
     "boot written, not renamed": (_BEFORE, Path, "replace"),
     "boot noted": (_AFTER, store_module, "note_boot"),
     "counters opened": (_AFTER, store_module, "Counters"),
@@ -44,7 +58,7 @@ STEPS: dict[str, tuple[bool, Any, str]] = {
     "row written, not committed": (_AFTER, index.Index, "put_segment"),
     "index about to commit": (_BEFORE, index.Index, "write"),
     "index committed": (_AFTER, index.Index, "write"),
-    "entry published": (_AFTER, store_module.Store, "_put_entries"),
+    "entry published": (_AFTER, publishing.Publishing, "_put_entries"),
     "mapped": (_AFTER, segment.MappedSegments, "view"),
     "file mapped": (_AFTER, segment, "Mapping"),
     "tail cut off": (_AFTER, writer.SegmentWriter, "finish"),

@@ -199,7 +199,7 @@ class Run:
         """What is reserved is what is on disk, tier by tier, and nothing is staged."""
         store = cache.store()
         assert store is not None
-        for number, (reserved, capacity) in store.usage().items():
+        for number, (reserved, capacity) in store.upkeep.usage().items():
             files = store.tiers[number].path.glob("*.seg")
             assert sum(file.stat().st_blocks * 512 for file in files) == reserved <= capacity
         assert not list(store.tiers[STAGING].path.glob("*"))

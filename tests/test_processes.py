@@ -344,7 +344,7 @@ def test_reads_that_are_interrupted_at_any_moment(dev_cluster: DevCluster, bucke
             "space = cache.store()._space\n"
             "tell(sum(writer.pending for writer in (*space._writers.values(), *space._retired)))\n"
             "cache.clear()\n"
-            "tell(sum(used for used, _ in cache.store().usage().values()))"
+            "tell(sum(used for used, _ in cache.store().upkeep.usage().values()))"
         )
         assert (right, damaged) == (True, [])
         assert (pending, reserved) == (0, 0), "whatever a fetch had taken was given back"

@@ -187,7 +187,7 @@ def test_names_from_the_cluster_never_become_paths(
     dev_cluster.put_many(bucket_name, dict.fromkeys(NAMES, b"x"))
     store = actor.cache.store()
     assert store is not None
-    assert {record.ref.name for _, record in store.records()} == set(NAMES)
+    assert {record.ref.name for _, record in store.upkeep.records()} == set(NAMES)
     made = {str(found.relative_to(home)) for found in home.rglob("*")}
     pattern = r"(segments|staging)/[0-9a-f]{16}\.seg|index/(data|lock)\.mdb|[a-z]+|CACHEDIR\.TAG"
     assert [name for name in made if not re.fullmatch(pattern, name)] == []

@@ -40,7 +40,7 @@ def _repair(cache: Cache) -> tuple[int, int]:
     from aiscache.counting import counting
 
     store = cache._require_store()
-    before = store.count()
+    before = store.upkeep.count()
     with counting("repair", "objects", total=before) as found:
         after = cache.repair(found)
     return before, after

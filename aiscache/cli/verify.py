@@ -48,9 +48,9 @@ def _verify(cache: Cache) -> tuple[int, int, list[ObjectRef]]:
     from aiscache.bars import ObjectsBar
 
     store = cache._require_store()
-    used_bytes = sum(used for used, _ in store.usage().values())
+    used_bytes = sum(used for used, _ in store.upkeep.usage().values())
     objects = size = 0
-    with ObjectsBar("verify", objects=store.count(), size_bytes=used_bytes) as bar:
+    with ObjectsBar("verify", objects=store.upkeep.count(), size_bytes=used_bytes) as bar:
 
         def checked(record: Record) -> None:
             nonlocal objects, size

@@ -21,7 +21,8 @@ from aiscache.errors import CacheDirectoryError
 from aiscache.locks import ByteLocks
 from aiscache.settings import CacheSettings
 from aiscache.store.directory import Directory
-from aiscache.store.store import InUse, Store
+from aiscache.store.eviction import InUse
+from aiscache.store.store import Store
 from aiscache.store.tiers import make_private, user_memory_directory
 
 _LOG = logging.getLogger("aiscache")

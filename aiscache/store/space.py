@@ -64,6 +64,11 @@ class Space:
         with self.lock:
             return {writer.segment_id for writer in (*self._writers.values(), *self._retired)}
 
+    @property
+    def home(self) -> Tier:
+        """The tier in the cache's directory, where other files lie beside the segments."""
+        return next(tier for tier in self._tiers.values() if tier.path == self._directory.segments)
+
     def reserve(self, *, key: bytes, digest: int, identity: bytes, length: int) -> Reservation | None:
         """Return space for an object of `length` bytes, None if no tier has any; 15 us.
 
@@ -85,9 +90,8 @@ class Space:
     @contextmanager
     def beside_segments(self, size_bytes: int) -> Iterator[bool]:
         """Tell whether a file of that size fits into the directory; nobody is given space until the block ends."""
-        home = next(tier for tier in self._tiers.values() if tier.path == self._directory.segments)
         with self._index.write() as transaction:
-            yield self._free(transaction, home) >= round_to_page(size_bytes)
+            yield self._free(transaction, self.home) >= round_to_page(size_bytes)
 
     def give_up(self, reservation: Reservation) -> None:
         """Take back a reservation that will not be published; what cannot be cut off is counted as dead."""

@@ -34,6 +34,13 @@ class Tier:
         """Return the path of a segment's file."""
         return self.path / segment_name(segment_id)
 
+    def used_at(self, segment_id: int) -> float:
+        """Return when a segment was last read or written, in seconds of the Unix epoch; 0 if it is gone."""
+        try:
+            return self.segment_path(segment_id).stat().st_mtime
+        except OSError:
+            return 0.0
+
     @property
     def segment_bytes(self) -> int:
         """Return how long segments grow here: small enough that removing one is a small step, at most 256 MiB."""

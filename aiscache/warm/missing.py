@@ -45,7 +45,7 @@ def need_of(job: Job, store: Store, *, rows: Rows, missing: Rows) -> Need:
     """Return what is needed and what there is; what could be evicted is counted only if it is needed."""
     size, absent = payload_bytes(job, rows), payload_bytes(job, missing)
     needed = absent + len(missing) * (_head_bytes(job, missing) + _INDEX_BYTES)
-    free = store.free_bytes()
+    free = store.eviction.free_bytes()
     return Need(
         objects=len(rows),
         bytes=size,
@@ -53,7 +53,7 @@ def need_of(job: Job, store: Store, *, rows: Rows, missing: Rows) -> Need:
         present_bytes=size - absent,
         needed_bytes=needed,
         free_bytes=free,
-        evictable_bytes=store.evictable_bytes(needed - free) if needed > free else 0,
+        evictable_bytes=store.eviction.evictable_bytes(needed - free) if needed > free else 0,
     )
 
 

@@ -28,7 +28,7 @@ def left(path: Path) -> int:
     with Cache(path) as cache:
         store = cache.store()
         assert store is not None
-        return store.count()
+        return store.upkeep.count()
 
 
 def test_a_dry_run_removes_nothing_and_says_what_the_real_one_does(path: Path) -> None:

@@ -26,7 +26,7 @@ def damage(path: Path, number: int) -> None:
     with Cache(path) as cache:
         store = cache.store()
         assert store is not None
-        record = next(record for _, record in store.records() if record.ref.name == str(number))
+        record = next(record for _, record in store.upkeep.records() if record.ref.name == str(number))
     (segment,) = path.rglob("*.seg")
     data = bytearray(segment.read_bytes())
     data[record.payload + 100] ^= 1

@@ -35,7 +35,7 @@ def objects_in(path: Path) -> int:
     with Cache(path) as cache:
         store = cache.store()
         assert store is not None
-        return store.count()
+        return store.upkeep.count()
 
 
 def test_it_tells_what_it_did_and_the_second_run_finds_all(

@@ -10,8 +10,8 @@ from pathlib import Path
 from aiscache.keys import ObjectRef, pack_identity
 from aiscache.settings import CacheSettings
 from aiscache.store import Reservation, Store, registry
+from aiscache.store.eviction import InUse
 from aiscache.store.reclaim import keep_all
-from aiscache.store.store import InUse
 from aiscache.view import View
 
 

@@ -62,19 +62,19 @@ class _FarEnd:
         self.store.publish([reservation])
 
     def sweep(self, names: set[str], force: bool) -> Any:
-        return self.store.sweep(lambda records: [record.ref.name in names for record in records], force=force)
+        return self.store.upkeep.sweep(lambda records: [record.ref.name in names for record in records], force=force)
 
     def use(self, names: set[str]) -> None:
         self.used = names
 
     def clear(self) -> None:
-        self.store.clear()
+        self.store.upkeep.clear()
 
     def repair(self) -> int:
-        return self.store.repair()
+        return self.store.upkeep.repair()
 
     def usage(self) -> Any:
-        return self.store.usage()
+        return self.store.upkeep.usage()
 
     def reopen(self) -> None:
         registry.release(self.store)

@@ -52,9 +52,9 @@ def test_four_writers_never_exceed_the_capacity_and_use_nearly_all_of_it(place: 
         assert peer.wait() == 0
     assert 0.97 * capacity <= disk_usage(place) <= capacity
     with opened(place) as store:
-        payload = sum(record.length for _, record in store.records())
+        payload = sum(record.length for _, record in store.upkeep.records())
         assert payload >= 0.97 * capacity
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
 
 
 def test_small_objects_with_the_index_they_need_stay_within_the_capacity(place: Path) -> None:
@@ -116,4 +116,4 @@ def test_nothing_is_removed_from_one_tier_while_the_other_has_room(disk: Path) -
         assert all(blob.offer(store) for blob in many)
         assert all(blob.is_right(store) for blob in many)
         assert store.counters.process().evicted_objects == 0
-        assert all(used > 800_000 for used, _ in store.usage().values())
+        assert all(used > 800_000 for used, _ in store.upkeep.usage().values())

@@ -18,19 +18,20 @@ def check(path: Path, *, put_before: int) -> None:
     with opened(path) as store:
         found = [blob.is_right(store) for blob in blobs(40, size=100_000)]
         assert all(found[:put_before])
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
         for blob in blobs(40, size=100_000):
             assert blob.offer(store)
         assert all(blob.is_right(store) for blob in blobs(40, size=100_000))
-        store.sweep(lambda records: [False] * len(records))
-        used = store.usage()[min(store.usage(), key=lambda n: store.tiers[n].path != path / "segments")][0]
+        store.upkeep.sweep(lambda records: [False] * len(records))
+        usage = store.upkeep.usage()
+        used = usage[min(usage, key=lambda n: store.tiers[n].path != path / "segments")][0]
         assert used == sum(file.stat().st_blocks * 512 for file in segment_files(path))
         assert used < 40 * 106_000
-        assert store.repair() == 40
+        assert store.upkeep.repair() == 40
         assert all(blob.is_right(store) for blob in blobs(40, size=100_000))
-        store.clear()
+        store.upkeep.clear()
         assert segment_files(path) == []
-        assert all(used == 0 for used, _ in store.usage().values())
+        assert all(used == 0 for used, _ in store.upkeep.usage().values())
     assert disk_usage(path) < 200_000
 
 
@@ -55,7 +56,7 @@ def test_a_killed_writer_leaves_what_it_published_and_no_more(place: Path) -> No
         peer.kill()
     with opened(place) as store:
         assert [blob.is_right(store) for blob in many] == [True] * 10 + [False] * 30
-        assert store.sweep(lambda records: [False] * len(records)).objects == 0
+        assert store.upkeep.sweep(lambda records: [False] * len(records)).objects == 0
         assert disk_usage(place / "segments") < 10 * 101_000 + 30_000
     check(place, put_before=10)
 
@@ -78,10 +79,10 @@ def test_many_kills_at_any_moment_leave_a_good_cache(place: Path) -> None:
                 reader.ask("get", many)
             assert disk_usage(place) <= 6_000_000
     with opened(place) as store:
-        store.sweep(lambda records: [False] * len(records))
-        used = sum(used for used, _ in store.usage().values())
+        store.upkeep.sweep(lambda records: [False] * len(records))
+        used = sum(used for used, _ in store.upkeep.usage().values())
         assert used == sum(file.stat().st_blocks * 512 for file in segment_files(place))
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
 
 
 def test_exit_without_close_seals(disk: Path) -> None:

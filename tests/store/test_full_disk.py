@@ -43,8 +43,8 @@ def test_what_fits_is_kept_and_the_rest_refused(small_disk: Path) -> None:
         taken = [blob.offer(store) for blob in blobs(200, size=100_000)]
         assert taken.index(False) >= 60
         assert [blob.is_right(store) for blob in blobs(200, size=100_000)] == taken
-        assert store.verify() == []
-        assert store.clear().objects == sum(taken)
+        assert store.upkeep.verify() == []
+        assert store.upkeep.clear().objects == sum(taken)
         assert Blob("again", size=100_000).offer(store)
 
 
@@ -53,7 +53,7 @@ def test_the_books_stay_right(small_disk: Path) -> None:
     with opened(path, "1GB", in_use=lambda records: [True] * len(records)) as store:
         for blob in blobs(300, size=50_000):
             blob.offer(store)
-        reserved = sum(used for used, _ in store.usage().values())
+        reserved = sum(used for used, _ in store.upkeep.usage().values())
         assert reserved == sum(file.stat().st_blocks * 512 for file in segment_files(path))
 
 
@@ -78,14 +78,14 @@ def test_a_disk_that_somebody_else_filled(small_disk: Path) -> None:
         many = blobs(20, size=100_000)
         for blob in many:
             blob.put(store)
-        store.sweep(lambda records: [False] * len(records))
+        store.upkeep.sweep(lambda records: [False] * len(records))
         fill(small_disk / "theirs")
         assert all(blob.is_right(store) for blob in many)
         for blob in blobs(300, size=10):
             blob.offer(store)
             blob.is_right(store)
     with opened(path) as store:
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
 
 
 def test_no_space_even_for_the_directory(small_disk: Path) -> None:

@@ -160,7 +160,7 @@ class Cache(Model):
 
     @rule(chosen=st.sets(names), force=st.booleans())
     def sweep(self, chosen: set[str], force: bool) -> None:
-        self.store.sweep(lambda records: [record.ref.name in chosen for record in records], force=force)
+        self.store.upkeep.sweep(lambda records: [record.ref.name in chosen for record in records], force=force)
 
     @rule(chosen=st.sets(names), force=st.booleans())
     def sweep_there(self, chosen: set[str], force: bool) -> None:
@@ -173,8 +173,8 @@ class Cache(Model):
 
     @rule()
     def clear(self) -> None:
-        self.store.clear()
-        assert self.store.count() == 0
+        self.store.upkeep.clear()
+        assert self.store.upkeep.count() == 0
 
     @rule()
     def clear_there(self) -> None:
@@ -186,11 +186,11 @@ class Cache(Model):
 
     @rule()
     def verify(self) -> None:
-        assert self.store.verify() == []
+        assert self.store.upkeep.verify() == []
 
     @rule()
     def repair(self) -> None:
-        self.store.repair()
+        self.store.upkeep.repair()
 
     @rule()
     def repair_there(self) -> None:
@@ -241,7 +241,7 @@ class Cache(Model):
 
     @invariant()
     def the_books_cover_the_disk(self) -> None:
-        reserved = sum(used for used, _ in self.store.usage().values())
+        reserved = sum(used for used, _ in self.store.upkeep.usage().values())
         assert reserved >= sum(file.stat().st_blocks * 512 for file in segment_files(self.path))
 
 

@@ -189,15 +189,15 @@ def test_what_another_process_has_mapped_is_not_swept(place: Path, how: str) -> 
     with opened(place, "50MB") as store, Peer(place) as peer:
         for blob in many:
             blob.put(store)
-        store.sweep(keep_all)  # seals
+        store.upkeep.sweep(keep_all)  # seals
         assert peer.ask("hold", many[0])
-        assert store.sweep(lambda records: [True] * len(records)).skipped == 5
+        assert store.upkeep.sweep(lambda records: [True] * len(records)).skipped == 5
         assert peer.ask("held_is_right", many[0])
         if how == "lets go":
             peer.ask("let_go")
         else:
             peer.kill()
-        assert store.sweep(lambda records: [True] * len(records)).objects == 5
+        assert store.upkeep.sweep(lambda records: [True] * len(records)).objects == 5
         assert segment_files(place) == []
 
 
@@ -207,12 +207,12 @@ def test_what_another_process_holds_survives_force(place: Path, act: str) -> Non
     with opened(place, "50MB") as store, Peer(place) as peer:
         for blob in many:
             blob.put(store)
-        store.sweep(keep_all)
+        store.upkeep.sweep(keep_all)
         assert peer.ask("hold", many[0])
         if act == "clear":
-            assert store.clear().objects == 5
+            assert store.upkeep.clear().objects == 5
         else:
-            assert store.sweep(lambda records: [r.ref.name < "o00003" for r in records], force=True).objects == 3
+            assert store.upkeep.sweep(lambda records: [r.ref.name < "o00003" for r in records], force=True).objects == 3
         assert not many[0].is_right(store)
         for blob in many[:3]:
             blob.put(store)
@@ -225,7 +225,7 @@ def test_clear_under_a_writer_of_another_process(place: Path) -> None:
     with opened(place, "50MB") as store, Peer(place) as peer:
         peer.ask("put", many[:3])
         assert peer.ask("reserve", many[3])
-        store.clear()
+        store.upkeep.clear()
         assert segment_files(place) == []
         peer.ask("publish", many[3])
         assert peer.ask("put", many[4:]) == [True] * 36, "it goes on in a new segment"
@@ -240,7 +240,7 @@ def test_an_object_that_is_swept_between_the_lookup_and_the_mapping_of_its_segme
     with opened(place, "50MB") as store, Peer(place) as peer:
         for blob in many:
             blob.put(store)
-        store.sweep(keep_all)  # seals, and unmaps
+        store.upkeep.sweep(keep_all)  # seals, and unmaps
         look_up = store._index.values
 
         def look_up_then_sweep(keys: Sequence[bytes]) -> Any:
@@ -265,7 +265,7 @@ def test_a_place_in_a_segment_that_grew_and_was_removed_since_it_was_mapped(plac
         peer.ask("put", many[1:])
         (first, *_, last) = store.segments_of([blob.key for blob in many], [blob.digest for blob in many])
         assert first == last
-        record = max((record for _, record in store.records()), key=lambda record: record.payload)
+        record = max((record for _, record in store.upkeep.records()), key=lambda record: record.payload)
         handle = view.base.segment
         peer.ask("clear")
         told = RemoteSegment(handle.home, handle.segment_id, handle.tier)
@@ -308,7 +308,7 @@ def test_forks_in_the_middle_of_other_threads_transactions(disk: Path) -> None:
                 thread.join()
         assert statuses == [0] * 25
         assert failures == []
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
 
 
 def test_threads_that_read_write_trim_and_sweep(disk: Path) -> None:
@@ -339,7 +339,7 @@ def test_threads_that_read_write_trim_and_sweep(disk: Path) -> None:
         def tidy(turn: int) -> None:
             store.trim()
             if turn % 30 == 0:
-                store.sweep(lambda records: [record.ref.name.endswith("3") for record in records])
+                store.upkeep.sweep(lambda records: [record.ref.name.endswith("3") for record in records])
 
         threads = [threading.Thread(target=run, args=(work,)) for work in (write, write, read, read_many, tidy)]
         for thread in threads:
@@ -347,7 +347,7 @@ def test_threads_that_read_write_trim_and_sweep(disk: Path) -> None:
         for thread in threads:
             thread.join()
         assert failures == []
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
 
 
 def test_one_store_per_process_and_directory(disk: Path) -> None:

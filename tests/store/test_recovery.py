@@ -67,7 +67,7 @@ def test_a_deleted_index_is_rebuilt(place: Path) -> None:
     shutil.rmtree(place / "index")
     with opened(place) as store:
         assert all(blob.is_right(store) for blob in many)
-        assert store.count() == len(many)
+        assert store.upkeep.count() == len(many)
         assert Blob("new").put(store) is not None
     with Peer(place) as peer:
         assert all(peer.ask("get", [*many, Blob("new")]))
@@ -107,9 +107,9 @@ def test_after_a_restart_of_the_machine_all_is_found_and_verified_when_read(plac
         assert [blob.is_right(store) for blob in many] == [True] * 3 + [False] + [True] * 26
         assert store.counters.process().checksum_failures == 1
         assert not store.contains(many[3].key, many[3].digest)
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
         assert states(store) == {SEALED}
-        assert store.count() == 29
+        assert store.upkeep.count() == 29
 
 
 def test_the_restart_is_noticed_once(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -127,12 +127,12 @@ def test_verify_drops_what_is_damaged(place: Path) -> None:
     flip_payload_byte(place, many[5])
     flip_payload_byte(place, many[20])
     with opened(place) as store:
-        assert sorted(record.ref.name for record in store.verify()) == ["o00005", "o00020"]
-        assert store.count() == 28
+        assert sorted(record.ref.name for record in store.upkeep.verify()) == ["o00005", "o00020"]
+        assert store.upkeep.count() == 28
         assert store.counters.process().checksum_failures == 2
         assert all(blob.is_right(store) == (number not in (5, 20)) for number, blob in enumerate(many))
         before = disk_usage(place)
-        store.sweep(lambda records: [False] * len(records))
+        store.upkeep.sweep(lambda records: [False] * len(records))
         assert disk_usage(place) < before - 80_000
 
 
@@ -158,7 +158,7 @@ def test_a_torn_tail_never_gives_wrong_bytes(disk: Path, lost: int, how: str) ->
         assert all(right[: (30 * 50_000 - max(lost, 50_000) - 300_000) // 50_000])
         assert all(blob.offer(store) for blob in many)
         assert all(blob.is_right(store) for blob in many)
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
 
 
 @pytest.mark.parametrize("offset", [3, 8, 70, 128])
@@ -170,13 +170,13 @@ def test_a_damaged_header_hides_records_but_never_gives_wrong_bytes(disk: Path, 
         file.seek(offset)
         file.write(bytes([byte[0] ^ 0x10]))
     with opened(disk) as store:
-        store.sweep(lambda records: [record.ref.name > "o00025" for record in records])
+        store.upkeep.sweep(lambda records: [record.ref.name > "o00025" for record in records])
         for blob in many:
             blob.is_right(store)
-        store.repair()
+        store.upkeep.repair()
         for blob in many:
             blob.is_right(store)
-        store.sweep(lambda records: [record.ref.name < "o00003" for record in records])
+        store.upkeep.sweep(lambda records: [record.ref.name < "o00003" for record in records])
         assert all(blob.offer(store) for blob in many)
         assert all(blob.is_right(store) for blob in many)
 
@@ -188,8 +188,8 @@ def test_files_that_are_not_ours_are_left_alone(disk: Path) -> None:
         path.write_text("mine")
     shutil.rmtree(disk / "index")
     with opened(disk) as store:
-        store.repair()
-        store.clear()
+        store.upkeep.repair()
+        store.upkeep.clear()
     assert [path.read_text() for path in theirs] == ["mine"] * 3
 
 
@@ -199,7 +199,7 @@ def test_a_segment_deleted_by_hand_is_a_miss(place: Path) -> None:
         file.unlink()
     with opened(place) as store:
         assert not any(blob.is_right(store) for blob in many)
-        assert store.count() == 0
+        assert store.upkeep.count() == 0
         assert all(blob.offer(store) for blob in many)
 
 
@@ -222,7 +222,7 @@ def test_repair_beside_a_writer_loses_neither_its_segment_nor_its_objects(place:
         for blob in many[30:40]:
             blob.put(store)
         mine = many[40].filled(store)
-        assert store.repair() == 25
+        assert store.upkeep.repair() == 25
         assert peer.ask("repair") == 25
         assert states(store) == {OPEN}
         peer.ask("publish", many[15])
@@ -233,8 +233,8 @@ def test_repair_beside_a_writer_loses_neither_its_segment_nor_its_objects(place:
         assert all(blob.is_right(store) for blob in many)
         assert all(peer.ask("get", many))
         peer.ask("close")
-        store.sweep(lambda records: [False] * len(records))
-        reserved = sum(used for used, _ in store.usage().values())
+        store.upkeep.sweep(lambda records: [False] * len(records))
+        reserved = sum(used for used, _ in store.upkeep.usage().values())
         assert reserved == sum(file.stat().st_blocks * 512 for file in segment_files(place))
 
 
@@ -268,20 +268,20 @@ def test_repair_sees_what_is_written_and_sealed_meanwhile(place: Path, how: str)
                     peer.kill()
                     assert store._reclaimer.adopt() == 1
 
-        assert store.repair(go_on) == 40
+        assert store.upkeep.repair(go_on) == 40
         assert scanned == [1]
         assert all(blob.is_right(store) for blob in many)
         on_disk = sum(file.stat().st_blocks * 512 for file in segment_files(place))
-        assert sum(used for used, _ in store.usage().values()) == on_disk
+        assert sum(used for used, _ in store.upkeep.usage().values()) == on_disk
 
 
 def test_what_was_evicted_may_come_back_by_repair_but_right(disk: Path) -> None:
     many = blobs(20, size=10_000)
     with opened(disk, "50MB") as store:
         views = [blob.put(store) for blob in many]
-        store.remove([blob.key for blob in many[:10]])
+        store.upkeep.remove([blob.key for blob in many[:10]])
         del views
-        store.repair()
+        store.upkeep.repair()
         assert all(blob.is_right(store) for blob in many[10:])
         for blob in many[:10]:
             blob.is_right(store)

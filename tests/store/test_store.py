@@ -30,7 +30,7 @@ def test_names_of_every_kind(disk: Path, name: str) -> None:
         blob = Blob(name)
         blob.put(store)
         assert blob.is_right(store)
-        assert [record.ref.name for _, record in store.records()] == [name]
+        assert [record.ref.name for _, record in store.upkeep.records()] == [name]
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 4095, 4096, 4097, 1_000_000, 3_000_000])
@@ -49,11 +49,12 @@ def test_another_version_replaces_and_counts_the_old_one_as_dead(place: Path) ->
         new.put(store)
         assert old.get(store) is None
         assert new.is_right(store)
-        assert store.count() == 1
+        assert store.upkeep.count() == 1
         assert bytes(view) == old.data, "who holds the old version keeps it"
         del view
-        store.sweep(lambda records: [False] * len(records))
-        assert store.usage()[min(store.usage(), key=lambda n: store.tiers[n].path != place / "segments")][0] < 600_000
+        store.upkeep.sweep(lambda records: [False] * len(records))
+        usage = store.upkeep.usage()
+        assert usage[min(usage, key=lambda n: store.tiers[n].path != place / "segments")][0] < 600_000
         assert new.is_right(store)
 
 
@@ -123,7 +124,7 @@ def test_a_reservation_given_up_gives_its_space_back(place: Path) -> None:
             reservation.write([b"x" * 10])
             store.give_up(reservation)
             del reservation
-        assert store.count() == 0
+        assert store.upkeep.count() == 0
     assert disk_usage(place / "segments") < 10_000
 
 
@@ -135,7 +136,7 @@ def test_reservations_given_up_between_others_come_free_by_a_sweep(place: Path) 
             store.give_up(one)
             store.publish([other])
         del pairs, one, other
-        store.sweep(lambda records: [False] * len(records))
+        store.upkeep.sweep(lambda records: [False] * len(records))
         assert all(blob.is_right(store) for blob in even)
         assert not any(blob.is_right(store) for blob in odd)
         assert disk_usage(place / "segments") < 10 * 200_000 + 100_000
@@ -154,7 +155,7 @@ def test_what_is_put_after_a_failed_batch_is_right(place: Path, order: int) -> N
             after = Blob(f"after {turn}", size=50_000)
             assert bytes(after.put(store)) == after.data
         assert before.is_right(store)
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
 
 
 def test_published_survives_in_a_fresh_process(place: Path) -> None:
@@ -163,10 +164,9 @@ def test_published_survives_in_a_fresh_process(place: Path) -> None:
         assert all(peer.ask("put", many))
     with opened(place) as store:
         assert all(blob.is_right(store) for blob in many)
-        assert store.count() == 100
-        assert (
-            store.usage()[min(store.usage(), key=lambda n: store.tiers[n].path != place / "segments")][1] == 50_000_000
-        )
+        assert store.upkeep.count() == 100
+        usage = store.upkeep.usage()
+        assert usage[min(usage, key=lambda n: store.tiers[n].path != place / "segments")][1] == 50_000_000
 
 
 def test_what_another_process_publishes_is_seen_at_once(place: Path) -> None:
@@ -175,69 +175,6 @@ def test_what_another_process_publishes_is_seen_at_once(place: Path) -> None:
             assert not blob.is_right(store)
             assert peer.ask("put", [blob]) == [True]
             assert blob.is_right(store)
-
-
-def test_sweep_drops_what_is_picked_and_gives_the_space_back(place: Path) -> None:
-    with opened(place, "50MB") as store:
-        many = blobs(100, size=50_000)
-        for blob in many:
-            blob.put(store)
-        before = disk_usage(place)
-        swept = store.sweep(lambda records: [record.ref.name < "o00050" for record in records])
-        assert swept.objects == 50
-        assert swept.skipped == 0
-        assert swept.freed_bytes >= 50 * 48_000
-        assert disk_usage(place) <= before - 50 * 45_000
-        assert [blob.is_right(store) for blob in many] == [False] * 50 + [True] * 50
-
-
-def test_swept_segments_can_be_walked_verified_and_repaired(place: Path) -> None:
-    with opened(place, "50MB") as store:
-        many = blobs(100, size=50_000)
-        for blob in many:
-            blob.put(store)
-        store.sweep(lambda records: [int(record.ref.name[1:]) % 3 == 0 for record in records])
-        store.sweep(lambda records: [int(record.ref.name[1:]) % 5 == 0 for record in records])
-        left = [blob for number, blob in enumerate(many) if number % 3 and number % 5]
-        assert store.verify() == []
-        assert sorted(record.ref.name for _, record in store.records()) == [blob.ref.name for blob in left]
-        assert store.repair() == len(left)
-        assert all(blob.is_right(store) for blob in left)
-
-
-def test_clear_removes_all_but_what_is_held(place: Path) -> None:
-    with opened(place, "50MB") as store:
-        many = blobs(60, size=50_000)
-        for blob in many:
-            blob.put(store)
-        view = many[30].get(store)
-        assert store.clear().objects == 60
-        assert store.count() == 0
-        assert segment_files(place) == []
-        assert all(used == 0 for used, _ in store.usage().values())
-        assert view is not None
-        assert bytes(view) == many[30].data
-        del view
-        assert all(blob.offer(store) for blob in many)
-        assert all(blob.is_right(store) for blob in many)
-
-
-def test_remove_forgets_objects(disk: Path) -> None:
-    with opened(disk, "50MB") as store:
-        one, other = Blob("one").put(store), Blob("other").put(store)
-        del one, other
-        store.remove([Blob("one").key, Blob("never there").key])
-        assert not Blob("one").is_right(store)
-        assert Blob("other").is_right(store)
-
-
-def test_verify_finds_nothing_wrong_in_a_good_store(place: Path) -> None:
-    with opened(place, "50MB") as store:
-        for blob in blobs(30):
-            blob.put(store)
-        seen: list[str] = []
-        assert store.verify(lambda record: seen.append(record.ref.name)) == []
-        assert seen == [blob.ref.name for blob in blobs(30)]
 
 
 def test_a_closed_store_says_so(disk: Path) -> None:
@@ -249,9 +186,9 @@ def test_a_closed_store_says_so(disk: Path) -> None:
         lambda: store.get_many([blob.key], [blob.digest]),
         lambda: store.contains(blob.key, blob.digest),
         lambda: blob.reserve(store),
-        lambda: store.sweep(lambda records: [True] * len(records)),
-        store.verify,
-        store.repair,
+        lambda: store.upkeep.sweep(lambda records: [True] * len(records)),
+        store.upkeep.verify,
+        store.upkeep.repair,
     ):
         with pytest.raises(CacheClosedError, match="was closed"):
             use()
@@ -271,14 +208,14 @@ def test_memory_is_filled_first_and_disk_after_it(disk: Path, shared_memory: Pat
     with opened(disk, "20MB", memory="5MB", in_use=lambda records: [True] * len(records)) as store:
         many = blobs(150, size=100_000)
         assert all(blob.offer(store) for blob in many)
-        tier_of = {record.ref.name: tier for tier, record in store.records()}
+        tier_of = {record.ref.name: tier for tier, record in store.upkeep.records()}
         assert {tier_of[blob.ref.name] for blob in many[:30]} == {MEMORY}
         assert {tier_of[blob.ref.name] for blob in many[60:]} == {DISK}
         assert disk_usage(shared_memory) <= 5_000_000
         assert disk_usage(disk) <= 20_000_000
         assert all(blob.is_right(store) for blob in many)
         assert store.counters.process().hits_memory > 30
-        store.clear()
+        store.upkeep.clear()
         assert disk_usage(shared_memory) < 20_000
 
 
@@ -286,7 +223,7 @@ def test_an_object_too_large_for_memory_goes_to_disk(disk: Path) -> None:
     with opened(disk, "50MB", memory="2MB") as store:
         big = Blob("big", size=3_000_000)
         big.put(store)
-        assert [tier for tier, _ in store.records()] == [DISK]
+        assert [tier for tier, _ in store.upkeep.records()] == [DISK]
         assert big.is_right(store)
 
 
@@ -299,6 +236,6 @@ def test_a_memory_tier_that_vanished_is_a_miss_and_heals(disk: Path, shared_memo
         path.unlink()
     with opened(disk) as store:
         assert not any(blob.is_right(store) for blob in many)
-        assert store.count() == 0
+        assert store.upkeep.count() == 0
         assert all(blob.offer(store) for blob in many)
         assert all(blob.is_right(store) for blob in many)

@@ -42,7 +42,7 @@ def test_the_next_user_removes_what_killed_ones_left(shared_memory: Path) -> Non
     assert registry.unnamed_path().exists()
     with opened(None, "20MB") as store:
         assert not Blob("yesterday").is_right(store)
-        assert store.count() == 0
+        assert store.upkeep.count() == 0
     assert list(shared_memory.iterdir()) == []
 
 

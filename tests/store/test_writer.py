@@ -53,7 +53,7 @@ def test_an_object_in_pieces(store: Store, piece: int) -> None:
     reservation = reserved(store, blob)
     fill_in_pieces(reservation, blob, piece=piece)
     assert bytes(store.publish([reservation])[0]) == blob.data
-    assert store.verify() == []
+    assert store.upkeep.verify() == []
 
 
 def test_beginning_anew(store: Store) -> None:
@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_written_any_more(store: Store, caplog: pytest.Log
     assert before.is_right(store)
     assert caplog.text.count("cannot write to the cache in") == 1
     assert after.put(store).tobytes() == after.data
-    assert store.verify() == []
+    assert store.upkeep.verify() == []
 
 
 def test_a_header_that_cannot_be_written(store: Store) -> None:

@@ -57,7 +57,7 @@ class Auditor:
         assert store is not None
         if empty:
             store.trim()
-        for number, (reserved, capacity) in store.usage().items():
+        for number, (reserved, capacity) in store.upkeep.usage().items():
             sizes = [file.stat().st_blocks * 512 for file in store.tiers[number].path.glob("*.seg")]
             found, slack = sum(sizes), 0 if number == MEMORY else _FILE_SYSTEMS_OWN * len(sizes)
             if abs(found - reserved) > slack or reserved > capacity or (empty and found):

@@ -38,7 +38,7 @@ def pool(place: Place) -> Figures:
         prefetcher = Prefetcher(job)
         began = time.perf_counter()
         assert prefetcher.begin().publish(np.arange(len(manifest)))
-        while store.count() < len(manifest):
+        while store.upkeep.count() < len(manifest):
             time.sleep(0.005)
         took_s = time.perf_counter() - began
         prefetcher.close()
