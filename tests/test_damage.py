@@ -18,7 +18,7 @@ from aiscache.manifest import ManifestStore
 from tests.forks import ForkServer
 from tests.healing import LARGE, LISTING, MANY, Patient, damage, draft, fill
 
-FILES = ["segment", "index/data.mdb", "index/lock.mdb", "manifest", "stats", "boot", "format"]
+FILES = ["segment", "index/data.mdb", "index/lock.mdb", "index/closed", "manifest", "stats", "boot", "format"]
 PATTERNS = {"segment": "segments/*.seg", "manifest": "manifests/*.manifest"}
 HOW = ["cut", "zeroed", "garbage"]
 DAMAGES = int(os.environ.get("DAMAGES", "50"))

@@ -114,6 +114,11 @@ class Directory:
         """Holds the boot id under which the index was last known good."""
         return self.path / "boot"
 
+    @property
+    def closed_file(self) -> Path:
+        """Tells how the index's file was when the last process closed it."""
+        return self.index / "closed"
+
     def overhead_bytes(self) -> int:
         """Return the bytes that all but the segments takes on disk, which the capacity includes; 30 us."""
         total = self.path.stat().st_blocks * 512

@@ -110,14 +110,26 @@ class Index:
 
     def make_whole(self) -> bool:
         """Make the data file as long as its last page asks for; return whether it was shorter."""
-        file = self.path / "data.mdb"
-        with self.write() as transaction:
-            page = transaction.stat(self.entries)["psize"]
-            wanted = (self._env.info()["last_pgno"] + 1) * page
-            short = bool(file.stat().st_size < wanted)
+        with self.write():
+            wanted = self._bytes_asked_for()
+            short = self._file.stat().st_size < wanted
             if short:
-                os.truncate(file, wanted)
+                os.truncate(self._file, wanted)
         return short
+
+    def is_whole(self) -> bool:
+        """Tell whether the data file is as long as its last page asks for; False where that cannot be told."""
+        try:
+            return self._file.stat().st_size >= self._bytes_asked_for()
+        except (OSError, lmdb.Error):
+            return False
+
+    @property
+    def _file(self) -> Path:
+        return self.path / "data.mdb"
+
+    def _bytes_asked_for(self) -> int:
+        return int((self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"])
 
     def check(self) -> None:
         """Raise lmdb.CorruptedError if the rows do not fit together: what a segment is, and the totals of each tier."""

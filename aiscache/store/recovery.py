@@ -56,14 +56,49 @@ def maintenance(leases: ByteLocks) -> Iterator[None]:
 def open_index(directory: Directory, leases: ByteLocks, *, map_bytes: int) -> tuple[Index, bool]:
     """Return the index, and whether it was made anew as it was no good; the caller holds `maintenance`.
 
-    Who has the index open shares a lock. Who can get it alone looks whether the file is whole: others found it so
-    before, and go on changing it.
+    Who has the index open shares a lock. Who can get it alone looks whether the file is whole, if it is not as the last
+    user left it: others found it so before, and go on changing it.
     """
     alone = leases.try_exclusive(USERS_BYTE)
     try:
         return _open_index(directory, map_bytes=map_bytes, alone=alone)
     finally:
         leases.try_shared(USERS_BYTE)
+
+
+def close_index(index: Index, directory: Directory, leases: ByteLocks) -> None:
+    """Close the index and give back the lock of those who have it open; the last one notes how its file is then.
+
+    Who opens it next finds it as it was left, and need not look at its pages, which takes longer the more there are.
+    A file that is shorter than it should be is not noted: it was cut off under us.
+
+    1. We are alone, and lock out all others. 2. Somebody opens the index, and cannot share the lock. So this happens
+    under the lock of those who open it; while another process has that, we leave without a note.
+    """
+    whole = index.is_whole()
+    index.close()
+    noting = whole and leases.try_exclusive(MAINTENANCE_BYTE)
+    try:
+        with contextlib.suppress(OSError):
+            if noting and leases.try_exclusive(USERS_BYTE):
+                write_private(directory.closed_file, _state(directory))
+    finally:
+        leases.unlock(USERS_BYTE)
+        if noting:
+            leases.unlock(MAINTENANCE_BYTE)
+
+
+def _state(directory: Directory) -> str:
+    """Return what changes with any write to the index's file: its time of change, which nobody can set."""
+    told = (directory.index / "data.mdb").stat()
+    return f"{told.st_dev} {told.st_ino} {told.st_size} {told.st_mtime_ns} {told.st_ctime_ns}\n"
+
+
+def _is_as_it_was_left(directory: Directory) -> bool:
+    try:
+        return directory.closed_file.read_text(errors="replace") == _state(directory)
+    except OSError:
+        return False
 
 
 def _open_index(directory: Directory, *, map_bytes: int, alone: bool) -> tuple[Index, bool]:
@@ -75,7 +110,7 @@ def _open_index(directory: Directory, *, map_bytes: int, alone: bool) -> tuple[I
         _LOG.info("the machine was restarted since %s was used: rebuilding its index", directory.path)
         _empty(directory.index)
     try:
-        if alone and (directory.index / "data.mdb").exists():
+        if alone and (directory.index / "data.mdb").exists() and not _is_as_it_was_left(directory):
             check_pages(directory.index / "data.mdb", rows=ROWS)
         index = _trusted(directory.index, map_bytes=map_bytes)
     except _UNREADABLE as error:  # and nothing else: other processes may be using the index that we cannot open

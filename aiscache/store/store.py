@@ -20,11 +20,10 @@ from aiscache.store.directory import Directory
 from aiscache.store.eviction import Eviction, InUse
 from aiscache.store.failures import Failures
 from aiscache.store.index import STAGING
-from aiscache.store.names import USERS_BYTE
 from aiscache.store.publishing import Publishing
 from aiscache.store.reading import Reading
 from aiscache.store.reclaim import Reclaimer, keep_all
-from aiscache.store.recovery import is_lost, maintenance, note_boot, open_index, rebuild
+from aiscache.store.recovery import close_index, is_lost, maintenance, note_boot, open_index, rebuild
 from aiscache.store.segment import MappedSegments, Segment
 from aiscache.store.space import Space
 from aiscache.store.staging import Staging
@@ -158,8 +157,7 @@ class Store:
         writers = self._space.close()
         held = self._mapped.close()
         self.counters.close()
-        self._index.close()
-        self._leases.unlock(USERS_BYTE)
+        close_index(self._index, self.directory, self._leases)
         self._leases.close_after([*writers, *held])
 
     def before_fork(self) -> None:

@@ -6,11 +6,14 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aiscache.errors import CacheDirectoryError
+from aiscache.store import recovery
 from aiscache.store.index import OPEN, SEALED, SUSPECT
+from aiscache.store.pages import check_pages
 from tests.store.objects import Blob, blobs, disk_usage, opened, segment_files
 from tests.store.peer import Peer
 
@@ -71,6 +74,70 @@ def test_a_deleted_index_is_rebuilt(place: Path) -> None:
         assert Blob("new").put(store) is not None
     with Peer(place) as peer:
         assert all(peer.ask("get", [*many, Blob("new")]))
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Which files this process looks at page by page, from here on."""
+    seen = []
+
+    def look(path: Path, **how: Any) -> None:
+        seen.append(path)
+        check_pages(path, **how)
+
+    monkeypatch.setattr(recovery, "check_pages", look)
+    return seen
+
+
+def reopened(path: Path, looks: list[Path]) -> bool:
+    """Open and close a cache; tell whether its pages were looked at."""
+    before = len(looks)
+    with opened(path):
+        pass
+    return len(looks) > before
+
+
+def test_the_pages_of_an_index_are_looked_at_only_if_it_is_not_as_the_last_user_left_it(
+    place: Path, looks: list[Path]
+) -> None:
+    many = filled(place)
+    assert not reopened(place, looks)
+    with opened(place) as store:
+        assert all(blob.is_right(store) for blob in many)
+        assert Blob("new").put(store) is not None
+    assert not reopened(place, looks)
+    data = place / "index" / "data.mdb"
+    told = data.stat()
+    os.utime(data, ns=(told.st_atime_ns, told.st_mtime_ns))  # the time of change is the kernel's
+    assert reopened(place, looks)
+    assert not reopened(place, looks)
+    (place / "index" / "closed").write_text("garbage")
+    assert reopened(place, looks)
+    (place / "index" / "closed").unlink()
+    assert reopened(place, looks)
+
+
+def test_the_pages_of_an_index_are_looked_at_after_its_last_user_was_killed(place: Path, looks: list[Path]) -> None:
+    many = filled(place)
+    with Peer(place) as peer:
+        assert all(peer.ask("put", [Blob("new")]))
+        assert not reopened(place, looks)  # the peer found it whole, and has it open
+        peer.kill()
+    assert reopened(place, looks)
+    with opened(place) as store:
+        assert all(blob.is_right(store) for blob in many)
+
+
+def test_an_index_that_is_cut_off_while_it_is_open_is_looked_at_by_the_next_user(
+    place: Path, looks: list[Path]
+) -> None:
+    many = filled(place, count=2000, size=100)
+    data = place / "index" / "data.mdb"
+    with opened(place):
+        os.truncate(data, data.stat().st_size // 2 & -4096)
+    assert reopened(place, looks)
+    with opened(place) as store:
+        assert all(blob.is_right(store) for blob in many)
 
 
 def test_an_index_that_cannot_be_opened_for_another_reason_is_left_alone(disk: Path) -> None:
