@@ -17,4 +17,7 @@ use_environment() {
             -c tools/constraints.txt -e ".${extra:+[$extra]}" || return 1
         touch "$stamp"
     fi
+    # As an installed package is. Where PYTHONDONTWRITEBYTECODE is set, each of the many processes that tests and benchmarks
+    # start would compile it all again, which takes longer than to import it.
+    "$venv/bin/python" -m compileall -q aiscache tests tools
 }
