@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from typing import Any, NamedTuple
@@ -60,8 +59,7 @@ class Entry(NamedTuple):
     digest: int
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentRow:
+class SegmentRow(NamedTuple):
     """What the index knows of one segment.
 
     State: OPEN (has or had a writer), SEALED, DOOMED (being removed), SUSPECT (sealed before an unclean boot: its
@@ -238,7 +236,11 @@ class Index:
     def segments(self, transaction: Any) -> dict[int, SegmentRow]:
         """Return all rows, oldest segment first."""
         with transaction.cursor(db=self._segments) as cursor:
-            return {_unpack(_ID, key)[0]: SegmentRow(*_unpack(_ROW, value)) for key, value in cursor}
+            return {_unpack(_ID, key)[0]: SegmentRow._make(_unpack(_ROW, value)) for key, value in cursor}
+
+    def has_segments(self, transaction: Any) -> bool:
+        """Tell whether there is any row of a segment."""
+        return bool(transaction.stat(self._segments)["entries"])
 
     def put_segment(self, transaction: Any, segment_id: int, row: SegmentRow | None) -> None:
         """Set or (None) forget a segment's row, and keep the tier's total of reserved bytes."""

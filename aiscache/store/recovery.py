@@ -123,7 +123,7 @@ def _open_index(directory: Directory, *, map_bytes: int, alone: bool) -> tuple[I
 def is_lost(index: Index, tiers: dict[int, Tier]) -> bool:
     """Tell whether the index knows of no segment although there are some."""
     with index.read() as transaction:
-        if index.segments(transaction):
+        if index.has_segments(transaction):
             return False
     return any(segment_id_of(path) is not None for tier in tiers.values() for path in tier.path.glob("*.seg"))
 

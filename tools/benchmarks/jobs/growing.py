@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,38 +19,40 @@ import xxhash
 
 from aiscache.settings import CacheSettings
 from aiscache.store import registry
+from aiscache.store.index import Entry
 from benchmarks.contenders import Place
 from benchmarks.tables import Figures
 
 _CAPACITY_BYTES = 1 << 37  # of no meaning but that all fits, the index too, which may take an eighth of it
 _READS = 20_000
 _TOGETHER = 256  # objects in one transaction
+_ENTRIES = 100_000  # entries alone in one
 _OBJECT_BYTES = 102_400
 _FORK = multiprocessing.get_context("fork")
 
 
 def entries(place: Place, *, count: int) -> Figures:
-    """Read from a cache of so many objects of 16 bytes."""
-    return _measure(place, count=count, size=16, read=len)
+    """Read from an index of so many entries, which point to places within one large object."""
+    return _measure(place, count=count, fill=_fill_index, read=len)
 
 
 def segments(place: Place, *, count: int) -> Figures:
     """Read from a cache of so many segments with an object in each."""
-    return _measure(place, count=count, size=16, read=len, together=1)
+    return _measure(place, count=count, fill=partial(_fill, size=16, together=1), read=len)
 
 
 def mib(place: Place, *, count: int) -> Figures:
     """Read all bytes of objects of 100 KiB from a cache that has so many MiB of them."""
-    return _measure(place, count=(count << 20) // _OBJECT_BYTES, size=_OBJECT_BYTES, read=bytes)
+    return _measure(place, count=(count << 20) // _OBJECT_BYTES, fill=partial(_fill, size=_OBJECT_BYTES), read=bytes)
 
 
 def _measure(
-    place: Place, *, count: int, size: int, read: Callable[[Any], object], together: int = _TOGETHER
+    place: Place, *, count: int, fill: Callable[[str, Sequence[int]], None], read: Callable[[Any], object]
 ) -> Figures:
     figures: Figures = {}
     if not os.path.exists(place.directory):
         began = time.perf_counter()
-        filling = _FORK.Process(target=_fill, args=(place.directory, range(count), size, together))
+        filling = _FORK.Process(target=fill, args=(place.directory, range(count)))
         filling.start()
         filling.join()
         assert filling.exitcode == 0
@@ -72,12 +75,26 @@ def _open(directory: str) -> Any:
     return registry.acquire(settings, in_use=lambda records: [True] * len(records))
 
 
-def _fill(directory: str, numbers: Sequence[int], size: int, together: int) -> None:
+def _fill_index(directory: str, numbers: Sequence[int]) -> None:
+    """Make entries alone: a lookup sees no more of an object than that, and ten million records take long to write."""
+    store = _open(directory)
+    whole = store.reserve(key=bytes(16), digest=1, identity=b"", length=16 * len(numbers))
+    whole.fill(b"".join(map(_key, numbers)))
+    store.keep([whole])
+    for some in _batches(range(len(numbers)), _ENTRIES):
+        with store._index.write() as transaction:
+            for number in some:
+                entry = Entry(whole.writer.segment_id, whole.payload + 16 * number, 16, 0, 1)
+                store._index.put_entry(transaction, _key(numbers[number]), entry)
+    registry.release(store)
+
+
+def _fill(directory: str, numbers: Sequence[int], *, size: int, together: int = _TOGETHER) -> None:
     store = _open(directory)
     rest = bytes(size - len(_key(0)))
-    for keys in _batches(numbers, together):
+    for some in _batches(numbers, together):
         reservations = []
-        for key in keys:
+        for key in map(_key, some):
             reservation = store.reserve(key=key, digest=1, identity=b"", length=size)
             assert reservation is not None, "the file system is full"
             reservation.fill(key + rest)
@@ -88,9 +105,9 @@ def _fill(directory: str, numbers: Sequence[int], size: int, together: int) -> N
     registry.release(store)
 
 
-def _batches(numbers: Sequence[int], together: int) -> Iterator[list[bytes]]:
+def _batches(numbers: Sequence[int], together: int) -> Iterator[Sequence[int]]:
     for first in range(0, len(numbers), together):
-        yield [_key(number) for number in numbers[first : first + together]]
+        yield numbers[first : first + together]
 
 
 def _times_us(store: Any, numbers: Sequence[int], read: Callable[[Any], object]) -> list[float]:
