@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         type=duration_s,
         default=0.0,
-        help="only what was not read for so long, as in 12h or 7d (known per segment, of up to 256 MiB)",
+        help="only what was not read for so long, as in 12h or 7d (known per segment, of 256 MiB mostly)",
     )
     parser.add_argument(
         "--force", action="store_true", help="also what processes have mapped; they keep it until they let go"

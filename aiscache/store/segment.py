@@ -25,7 +25,8 @@ from aiscache.store.tiers import Tier
 from aiscache.uninterrupted import Uninterrupted
 from aiscache.view import View
 
-_LOOK_S = 0.2  # how long a file is trusted to be as long as it was
+_LOOK_S = 0.2  # how long a file is trusted to be as long as it was, at least
+_LOOKS_PER_S = 5000  # of one process, at all segments that it has mapped: a look takes longer than a read
 _STAGED_S = 0.05  # how long a staging segment stays mapped without a read, at least
 
 
@@ -33,20 +34,21 @@ class Segment:
     """One segment mapped for reading; `hits` counts the reads since `idle()` was last asked.
 
     What is read from a `suspect` one is verified on each read. `tier` is what reads of it count as. `order` is how many
-    were mapped before it in this process.
+    were mapped before it in this process. The file's length is looked at every `look_s` seconds, if it is read.
     """
 
     __slots__ = (
-        "_array", "_home", "_look_at", "_mapping", "_path", "_place", "_size",
+        "_array", "_home", "_look_at", "_look_s", "_mapping", "_path", "_place", "_size",
         "hits", "order", "segment_id", "suspect", "tier",
     )  # fmt: skip
 
-    def __init__(self, place: Tier, *, home: str, segment_id: int, suspect: bool, order: int) -> None:
+    def __init__(self, place: Tier, *, home: str, segment_id: int, suspect: bool, order: int, look_s: float) -> None:
         self._path = path = place.segment_path(segment_id)
         self._place = place.number
         self._home = home
         self._size = path.stat().st_size
-        self._look_at = monotonic() + _LOOK_S
+        self._look_s = look_s
+        self._look_at = monotonic() + look_s
         if self._size == 0:
             raise CorruptError(f"segment {path} is empty")
         self.segment_id = segment_id
@@ -84,7 +86,7 @@ class Segment:
 
     def _look(self, mapped_bytes: int) -> None:
         """Learn the file's length: its writer made it longer, or somebody cut it off, and touching it is a SIGBUS."""
-        self._look_at = monotonic() + _LOOK_S
+        self._look_at = monotonic() + self._look_s
         with contextlib.suppress(FileNotFoundError):  # removed by force: what is mapped stays as long as it was
             self._size = min(self._path.stat().st_size, mapped_bytes)
 
@@ -176,6 +178,7 @@ class MappedSegments:
                 segment_id=segment_id,
                 suspect=suspect or self._verify_reads,
                 order=self.maps,
+                look_s=max(_LOOK_S, len(self._by_id) / _LOOKS_PER_S),
             )
         except (OSError, CorruptError):
             self._leases.unlock(segment_id)

@@ -17,6 +17,8 @@ from aiscache.store.names import segment_name
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (a per-user, 0700 directory in it is made and checked)
 
+_MOST_SEGMENTS = 8192
+
 
 @dataclass(frozen=True, slots=True)
 class Tier:
@@ -43,8 +45,13 @@ class Tier:
 
     @property
     def segment_bytes(self) -> int:
-        """Return how long segments grow here: small enough that removing one is a small step, at most 256 MiB."""
-        return min(max((self.capacity_bytes or 0) // 64, 1 << 20), 256 << 20)
+        """Return how long segments grow here: so short that removing one is a small step, and not too many of them.
+
+        At most 256 MiB up to 2 TiB. Larger tiers have longer ones, about `_MOST_SEGMENTS`: opening a cache takes some
+        microseconds for each, and a process may have 65,530 mappings.
+        """
+        capacity = self.capacity_bytes or 0
+        return min(max(capacity // 64, 1 << 20), max(256 << 20, capacity // _MOST_SEGMENTS))
 
 
 def user_memory_directory() -> Path:
