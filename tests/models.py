@@ -14,7 +14,7 @@ MILLION = int(os.environ.get("MODEL_STEPS", "1000000"))
 """How many steps the tests marked `stress` make."""
 
 _SEED = os.environ.get("MODEL_SEED")
-_STEPS_EACH = 50
+_STEPS_EACH = 100
 _EXAMPLES = 100
 
 
@@ -29,7 +29,7 @@ class Model(RuleBasedStateMachine):
 
 
 def run_model(make: Callable[[], Model], *, steps: int) -> None:
-    """Make at least so many random steps, in runs of at most 50 from a new machine each.
+    """Make at least so many random steps, in runs of at most 100 from a new machine each.
 
     A hundred runs have a seed, which is told. With MODEL_SEED the first has this one, so that it is gone through again.
     """

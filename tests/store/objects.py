@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,15 +88,21 @@ def opened(
         registry.release(store)
 
 
-def disk_usage(*paths: Path) -> int:
+def disk_usage(*paths: str | os.PathLike[str]) -> int:
     """Return the bytes that the files and directories under `paths` take, as `du` counts them."""
     total = 0
     for path in paths:
-        for found in (path, *path.rglob("*")):
-            try:
-                total += found.lstat().st_blocks * 512
-            except FileNotFoundError:
-                continue
+        try:
+            total += os.lstat(path).st_blocks * 512
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        total += disk_usage(entry)
+                    else:
+                        with contextlib.suppress(FileNotFoundError):
+                            total += entry.stat(follow_symlinks=False).st_blocks * 512
+        except (FileNotFoundError, NotADirectoryError):
+            continue
     return total
 
 
