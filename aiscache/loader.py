@@ -8,7 +8,7 @@ from typing import Any
 import torch.multiprocessing
 from torch.utils import data
 
-from aiscache.fork_context import ForkContext
+from aiscache.contexts import CONTEXTS
 from aiscache.prefetch import Prefetcher
 from aiscache.samplers import LOOKAHEAD, PrefetchSampler
 from aiscache.worker_init import WorkerInit
@@ -53,8 +53,7 @@ class DataLoader(data.DataLoader[Any]):  # type: ignore[misc]
         self.check_worker_number_rationality()
         init_fn, context = self.worker_init_fn, self.multiprocessing_context
         self.worker_init_fn = WorkerInit(init_fn)
-        if (context or torch.multiprocessing).get_start_method() == "fork":
-            self.multiprocessing_context = ForkContext()
+        self.multiprocessing_context = CONTEXTS[(context or torch.multiprocessing).get_start_method()]()
         try:
             return _Iterator(self)
         finally:

@@ -1,4 +1,4 @@
-"""`ForkContext`: multiprocessing's way to start processes by a fork, which Ctrl-C does not tear apart.
+"""`ForkProcess`: multiprocessing's way to start a process by a fork, which Ctrl-C does not tear apart.
 
 Python calls hooks around a fork (of `logging`, `threading`, `random`, ours), and prints and drops what they raise. A
 SIGINT that comes during the fork, which takes milliseconds in a large process, is handled in the first hook after it.
@@ -20,7 +20,7 @@ import numpy.random  # noqa: F401  # else each worker imports it, for 20 ms in w
 from aiscache.uninterrupted import Uninterrupted, end_inherited
 
 
-class Process(context.ForkProcess):
+class ForkProcess(context.ForkProcess):
     """A process that is started in one piece, and that KeyboardInterrupt ends quietly."""
 
     _mask: set[int]
@@ -48,9 +48,3 @@ class Process(context.ForkProcess):
             super().run()
         except KeyboardInterrupt:
             pass
-
-
-class ForkContext(context.ForkContext):
-    """The context of such processes."""
-
-    Process = Process
