@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from aiscache import AISIterDataset, AISMapDataset, Cache, View
-from aiscache.datasets.reference import LEAST_BYTES, CachedBytes
+from aiscache.datasets.reference import LEAST_BYTES, LEAST_COPIED_BYTES, CachedBytes
 from aiscache.devserver import DevCluster
 from aiscache.errors import CacheError
 from aiscache.keys import ObjectRef
@@ -28,6 +28,7 @@ from aiscache.store import registry
 def objects(dev_cluster: DevCluster, bucket_name: str) -> dict[str, bytes]:
     made = {f"o{number:03}": os.urandom(10_000 + number) for number in range(50)}
     made |= {"p-empty": b"", "p-small": b"tiny", "p-least": os.urandom(LEAST_BYTES)}
+    made |= {"p-copied": os.urandom(LEAST_COPIED_BYTES - 1), "p-referred": os.urandom(LEAST_COPIED_BYTES)}
     dev_cluster.put_many(bucket_name, made)
     return made
 
