@@ -1,11 +1,11 @@
-"""multiprocessing's contexts as `aiscache.DataLoader` uses them: with queues and events that Ctrl-C leaves unlocked."""
+"""multiprocessing's contexts as `aiscache.DataLoader` uses them, with our processes, queues and events."""
 
 from __future__ import annotations
 
 from multiprocessing import context
 
 from aiscache.channels import Event, Queue
-from aiscache.fork_process import ForkProcess
+from aiscache.worker_process import ForkProcess, ForkServerProcess, SpawnProcess
 
 
 class _Channels(context.BaseContext):
@@ -29,9 +29,13 @@ class ForkContext(_Channels, context.ForkContext):
 class SpawnContext(_Channels, context.SpawnContext):
     """For workers that are started as programs."""
 
+    Process = SpawnProcess
+
 
 class ForkServerContext(_Channels, context.ForkServerContext):
     """For workers that are forked by a process of their own."""
+
+    Process = ForkServerProcess
 
 
 CONTEXTS: dict[str, type[_Channels]] = {"fork": ForkContext, "spawn": SpawnContext, "forkserver": ForkServerContext}

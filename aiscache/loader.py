@@ -12,6 +12,7 @@ from aiscache.contexts import CONTEXTS
 from aiscache.prefetch import Prefetcher
 from aiscache.samplers import LOOKAHEAD, PrefetchSampler
 from aiscache.worker_init import WorkerInit
+from aiscache.worker_process import ForkProcess
 
 
 class DataLoader(data.DataLoader[Any]):  # type: ignore[misc]
@@ -99,6 +100,9 @@ class _Iterator(data.dataloader._MultiProcessingDataLoaderIter):  # type: ignore
         try:
             super().__init__(loader)
         except BaseException:
+            for worker in self._workers:
+                if not isinstance(worker, ForkProcess):  # they import torch, for seconds, and have begun nothing
+                    worker.kill()
             self._shutdown = not self._workers
             self._workers_status = [True] * len(self._workers)  # torch sets it when all have started
             self._shutdown_workers()

@@ -5,6 +5,10 @@ never ends at all: at exit it waits for a reader, and the other workers, which i
 
 The same with Ctrl-C, which goes to all of them: 1. A worker is interrupted before the trainer has told it to end. 2. At
 exit it waits until its pipe is read. 3. The trainer does not read any more, and waits five seconds for the worker.
+
+A notebook's trainer may never tell it to end: it keeps the error, and in its frames the loader's iterator. And in the
+worker, KeyboardInterrupt is dropped where it is raised in something that Python calls on its own, as when urllib3
+closes a connection that the collector found; or it leaves a lock taken, for which the worker waits at exit.
 """
 
 from __future__ import annotations
@@ -12,11 +16,13 @@ from __future__ import annotations
 import multiprocessing.util
 import os
 import select
+import signal
 import threading
 from collections.abc import Callable
 
 _BEFORE_QUEUES_ARE_JOINED = -1  # `multiprocessing.Queue` joins its feeder with priority -5
-_GRACE_S = 0.1
+_FEEDER_GRACE_S = 0.1
+_INTERRUPT_GRACE_S = 0.5
 
 
 class WorkerInit:
@@ -27,30 +33,54 @@ class WorkerInit:
 
     def __call__(self, worker_id: int) -> None:
         """Do it, in the worker."""
-        watch_parent()
+        watch()
         multiprocessing.util.Finalize(None, _leave_what_nobody_reads, exitpriority=_BEFORE_QUEUES_ARE_JOINED)
         if self.then is not None:
             self.then(worker_id)
 
 
-def watch_parent() -> None:
-    """End this process at once when the one that started it ends, whatever its other threads wait for."""
+def watch() -> None:
+    """End this process when its parent ends, at once, or half a second after Ctrl-C, whatever its threads wait for.
+
+    Ctrl-C is left alone where it does not raise KeyboardInterrupt: a trainer that stops in its own way has workers that
+    do, if they are forked.
+    """
+    interrupted = os.eventfd(0, os.EFD_CLOEXEC)
+    thread = threading.Thread(target=_end, args=(_parent(), interrupted), name="aiscache-watch", daemon=True)
+    thread.start()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        own = os.getpid()
+
+        def interrupt(number: int, frame: object) -> None:
+            if os.getpid() == own:  # not a child's
+                os.eventfd_write(interrupted, 1)
+            signal.default_int_handler(number, frame)  # type: ignore[arg-type]
+
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def _parent() -> list[int]:
+    """Return a descriptor that becomes readable when the parent ends, in a list; none if the kernel has no such."""
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid is None:
-        return
+        return []
     try:
-        descriptor = os.pidfd_open(parent.pid)
+        return [os.pidfd_open(parent.pid)]
     except ProcessLookupError:  # it ended already
         os._exit(1)
     except OSError:  # a kernel before 5.3: torch's own watching has to do
-        return
-    threading.Thread(target=_end_with, args=(descriptor,), name="aiscache-parent", daemon=True).start()
+        return []
 
 
-def _end_with(descriptor: int) -> None:
+def _end(parent: list[int], interrupted: int) -> None:
+    """Wait for what ends this process, and end it."""
     waiting = select.poll()
-    waiting.register(descriptor, select.POLLIN)
-    waiting.poll()
+    for descriptor in (*parent, interrupted):
+        waiting.register(descriptor, select.POLLIN)
+    if any(descriptor == interrupted for descriptor, _ in waiting.poll()):
+        waiting.unregister(interrupted)
+        waiting.poll(_INTERRUPT_GRACE_S * 1000)
+        os._exit(0)  # as one that Ctrl-C ended by itself: torch would raise an error for any other status
     os._exit(1)
 
 
@@ -58,6 +88,6 @@ def _leave_what_nobody_reads() -> None:
     """End the process now if a feeder is stuck in a pipe: all else is closed, and its data is of no more use."""
     for thread in threading.enumerate():
         if thread.name == "QueueFeederThread" and thread.is_alive():  # else it was interrupted before it ran
-            thread.join(_GRACE_S)
+            thread.join(_FEEDER_GRACE_S)
             if thread.is_alive():
                 os._exit(0)

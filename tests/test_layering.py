@@ -33,7 +33,7 @@ LAYERS = [
     {"fill", "cache"},
     {"prefetch"},
     {"warm"},
-    {"datasets", "targets", "samplers", "loader", "contexts", "channels", "fork_process", "worker_init"},
+    {"datasets", "targets", "samplers", "loader", "contexts", "channels", "worker_process", "worker_init"},
     {"cli", "__init__", "__main__"},
 ]
 # Methods that people expect on a class although the work is done above it: imported when they are called.

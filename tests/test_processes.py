@@ -20,6 +20,7 @@ from aiscache.errors import CacheClosedError
 from aiscache.origin import Origin
 from tests.notebook import Notebook
 from tests.prefetch.processes import (
+    command_of,
     descendants_of,
     held_locks,
     is_alive,
@@ -212,7 +213,7 @@ def test_an_interpreter_that_exits_in_the_middle_of_fetches(
         everybody = descendants_of(process.pid)
         began = time.monotonic()
         _, errors = process.communicate("go on\n")
-        assert time.monotonic() - began < PROMPTLY_S + BUSY_S
+        assert time.monotonic() - began < PROMPTLY_S + 3 * BUSY_S, "it waits for the cluster, or torch for a worker"
     assert process.returncode == 7
     assert "aiscache" not in errors, "no traceback of ours; torch may tell of workers that it ended"
     wait_until(lambda: not any(map(is_alive, everybody)), timeout_s=2)
@@ -308,6 +309,61 @@ def test_interrupts_in_the_middle_of_a_fork(dev_cluster: DevCluster, bucket: str
     assert (status, errors) == (0, "")
     wait_until(lambda: not any(map(is_alive, seen)))
     nothing_is_left(path, capacity=20_000_000)
+
+
+def test_workers_that_lose_the_interrupt(dev_cluster: DevCluster, bucket: str, tmp_path: Path) -> None:
+    """As where the collector calls something that drops KeyboardInterrupt; the notebook keeps the loader's iterator."""
+    path, workers = tmp_path / "cache", tmp_path / "workers"
+    workers.mkdir()
+    with Notebook() as notebook:
+        notebook.run(
+            f"{IMPORTS}\n"
+            "import os, pathlib\n"
+            "def lose_interrupts(batch):\n"
+            f"    (pathlib.Path({str(workers)!r}) / str(os.getpid())).touch()\n"
+            "    while True:\n"
+            "        try:\n"
+            "            time.sleep(60)\n"
+            "        except KeyboardInterrupt:\n"
+            "            pass\n"
+            f"cache = Cache({str(path)!r}, capacity='20MB')\n"
+            f"dataset = AISMapDataset(Client({dev_cluster.endpoint!r}).bucket({bucket!r}), cache=cache)\n"
+            "loader = DataLoader(dataset, batch_size=10, num_workers=2, collate_fn=lose_interrupts,\n"
+            "                    prefetch_processes=1, multiprocessing_context='fork')"
+        )
+        notebook.begin("for batch in loader: pass")
+        wait_until(lambda: len(os.listdir(workers)) == 2)
+        pids = list(map(int, os.listdir(workers)))
+        assert all(map(is_alive, pids))
+        assert notebook.interrupt() < PROMPTLY_S + BUSY_S
+        wait_until(lambda: not any(map(is_alive, pids)), timeout_s=PROMPTLY_S + BUSY_S)
+        assert notebook.run("tell(len(dataset[0][1]))") == [SIZE]
+        assert notebook.close() == (0, "")
+
+
+def test_spawned_workers_that_are_interrupted_while_they_start(
+    dev_cluster: DevCluster, bucket: str, tmp_path: Path
+) -> None:
+    """They end without a word, and torch has no reason to raise an error in the next cell."""
+    with Notebook() as notebook:
+        notebook.run(
+            f"{IMPORTS}\n"
+            f"cache = Cache({str(tmp_path)!r}, capacity='20MB')\n"
+            f"dataset = AISMapDataset(Client({dev_cluster.endpoint!r}).bucket({bucket!r}), cache=cache)\n"
+            "loader = DataLoader(dataset, batch_size=10, num_workers=2, collate_fn=list, prefetch_processes=1,\n"
+            "                    multiprocessing_context='spawn')"
+        )
+        notebook.begin("for batch in loader: pass")
+        wait_until(lambda: len(spawned_by(notebook.pid)) == 2)
+        pids = spawned_by(notebook.pid)
+        assert notebook.interrupt() < PROMPTLY_S + BUSY_S
+        wait_until(lambda: not any(map(is_alive, pids)))
+        assert notebook.run("tell(sum(len(batch) for batch in loader))") == [COUNT]
+        assert notebook.close() == (0, "")
+
+
+def spawned_by(pid: int) -> list[int]:
+    return [found for found in descendants_of(pid) if "spawn_main" in command_of(found)]
 
 
 def test_reads_that_are_interrupted_at_any_moment(dev_cluster: DevCluster, bucket: str, tmp_path: Path) -> None:

@@ -73,6 +73,14 @@ class _FarEnd:
     def repair(self) -> int:
         return self.store.upkeep.repair()
 
+    def begin_reading(self) -> None:
+        """Begin a transaction, as if the processor were taken away in the middle of it: ask for nothing else then."""
+        self.reading = self.store._index.read()
+        self.reading.__enter__()
+
+    def end_reading(self) -> None:
+        self.reading.__exit__(None, None, None)
+
     def usage(self) -> Any:
         return self.store.upkeep.usage()
 

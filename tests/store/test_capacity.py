@@ -117,3 +117,22 @@ def test_nothing_is_removed_from_one_tier_while_the_other_has_room(disk: Path) -
         assert all(blob.is_right(store) for blob in many)
         assert store.counters.process().evicted_objects == 0
         assert all(used > 800_000 for used, _ in store.upkeep.usage().values())
+
+
+def test_an_index_that_grew_while_a_reader_was_held_up_counts(place: Path) -> None:
+    """LMDB uses no page again meanwhile, and what was reserved before is published all the same."""
+    capacity = 2_000_000
+    with opened(place, capacity) as store, Peer(place) as peer:
+        reservations = [blob.filled(store) for blob in blobs(80, size=20_000)]
+        peer.ask("begin_reading")
+        for reservation in reservations:
+            store.publish([reservation])
+        grown = disk_usage(place)
+        assert capacity < grown <= capacity + 80 * 30_000
+        peer.ask("end_reading")
+        del reservations, reservation
+        store.trim()
+        store.trim()
+        assert Blob("after that", size=20_000).offer(store)
+        assert disk_usage(place) <= capacity
+        peer.kill()
