@@ -1,50 +1,72 @@
-"""`Uninterrupted`: a step that Ctrl-C does not tear apart.
+"""`Uninterrupted`: a step that neither Ctrl-C nor the death of a DataLoader's worker tears apart.
 
 Python raises KeyboardInterrupt between any two bytecodes of the main thread, also just after a lock was taken or a
 reservation made, and before anybody has noted it. A notebook keeps the error with its frames, and so what they hold: a
-transaction of LMDB that is kept like that would stop all writers of the machine.
+transaction of LMDB that is kept like that would stop all writers of the machine. torch does the same when a worker
+dies: its handler of SIGCHLD raises RuntimeError wherever the trainer is.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` makes enums of handlers, which takes ten times as long
-from signal import SIGINT
+from signal import SIGCHLD, SIGINT
 from threading import get_ident, main_thread
 from typing import Any
 
 
 class Uninterrupted:
-    """A context in which SIGINT is noted, and handled at its end; 2 us. For steps of milliseconds; may be nested.
+    """A context in which SIGINT and SIGCHLD are noted, and handled at its end, for steps of milliseconds.
 
-    An inner one does nothing: it takes a quarter of that.
+    It takes 2 us, 3 us in a trainer with workers. An inner one does nothing, and takes 1 us.
     """
 
-    __slots__ = ("_before", "_caught")
+    __slots__ = ("_caught", "_child", "_interrupt")
 
     def __init__(self) -> None:
-        self._before: Any = None
-        self._caught: tuple[Any, ...] | None = None
+        self._interrupt: Any = None
+        self._child: Any = None
+        self._caught: tuple[tuple[int, Any], ...] = ()
 
     def __enter__(self) -> None:
         if get_ident() != main_thread().ident:
             return
-        before = _signal.getsignal(SIGINT)
-        if callable(before) and not isinstance(getattr(before, "__self__", None), Uninterrupted):
-            self._before = before
-            _signal.signal(SIGINT, self._note)
+        interrupt, child = _signal.getsignal(SIGINT), _signal.getsignal(SIGCHLD)
+        if isinstance(getattr(interrupt if callable(interrupt) else child, "__self__", None), Uninterrupted):
+            return
+        try:  # the handler of SIGCHLD may raise until it is replaced
+            if callable(interrupt):
+                self._interrupt = interrupt
+                _signal.signal(SIGINT, self._note)
+            if callable(child):
+                self._child = child
+                _signal.signal(SIGCHLD, self._note)
+        except BaseException:
+            self.__exit__()
+            raise
 
-    def _note(self, *signal: Any) -> None:
-        self._caught = signal
+    def _note(self, number: int, frame: Any) -> None:
+        self._caught += ((number, frame),)
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            _signal.signal(SIGINT, self._before)
-            caught, self._caught = self._caught, None
-            if caught is not None:
-                self._before(*caught)
+        child, self._child = self._child, None
+        interrupt, self._interrupt = self._interrupt, None
+        try:
+            if child is not None:
+                self._handle(SIGCHLD, child)
+        finally:
+            if interrupt is not None:
+                self._handle(SIGINT, interrupt)
+
+    def _handle(self, number: int, handler: Any) -> None:
+        _signal.signal(number, handler)
+        for caught, frame in self._caught:
+            if caught == number:
+                handler(number, frame)
+                return
 
 
 def end_inherited() -> None:
-    """End the steps that this process was forked in the middle of: what SIGINT it had so far is handled here."""
-    while isinstance(step := getattr(_signal.getsignal(SIGINT), "__self__", None), Uninterrupted):
-        step.__exit__()
+    """End the steps that this process was forked in the middle of: what signals it had so far are handled here."""
+    for number in (SIGCHLD, SIGINT):
+        while isinstance(step := getattr(_signal.getsignal(number), "__self__", None), Uninterrupted):
+            step.__exit__()

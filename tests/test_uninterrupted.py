@@ -1,4 +1,4 @@
-"""Ctrl-C waits for the end of a step."""
+"""Ctrl-C, and the news of a child's death, wait for the end of a step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from aiscache import uninterrupted
 from aiscache.uninterrupted import Uninterrupted
 
 
@@ -62,3 +63,55 @@ def test_other_threads_have_no_interrupts() -> None:
     thread.start()
     thread.join()
     assert found == [signal.default_int_handler]
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("a worker died")
+
+
+@pytest.fixture
+def child_handler() -> Iterator[None]:
+    """A handler of SIGCHLD that raises an error, as torch's does."""
+    before = signal.signal(signal.SIGCHLD, fail)
+    yield
+    assert signal.getsignal(signal.SIGCHLD) is fail
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("child_handler")
+@pytest.mark.parametrize("interrupt", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_child_that_dies_is_heard_of_when_the_step_has_ended(interrupt: signal.Handlers) -> None:
+    signal.signal(signal.SIGINT, interrupt)
+    done = []
+    with pytest.raises(RuntimeError, match="a worker died"), Uninterrupted():  # noqa: PT012
+        with Uninterrupted():
+            signal.raise_signal(signal.SIGCHLD)
+            done.append("inner")
+        done.append("outer")
+    assert done == ["inner", "outer"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.usefixtures("child_handler")
+def test_an_interrupt_is_not_lost_when_a_child_dies_too() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, Uninterrupted():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGCHLD)
+    assert isinstance(caught.value.__context__, RuntimeError)
+
+
+@pytest.mark.usefixtures("child_handler")
+def test_a_child_that_dies_while_a_step_begins_leaves_no_handler_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Primitives:
+        getsignal = staticmethod(signal.getsignal)
+
+        @staticmethod
+        def signal(number: int, handler: signal.Handlers) -> None:
+            if number == signal.SIGCHLD and handler is not fail:
+                signal.raise_signal(signal.SIGCHLD)
+            signal.signal(number, handler)
+
+    monkeypatch.setattr(uninterrupted, "_signal", Primitives)
+    with pytest.raises(RuntimeError, match="a worker died"), Uninterrupted():
+        pytest.fail("it was heard of before")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
