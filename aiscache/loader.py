@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +48,18 @@ class DataLoader(data.DataLoader[Any]):  # type: ignore[misc]
         super().__init__(dataset, *args, **kwargs)
         self._index_sampler  # noqa: B018  (a bad argument is told here)
 
+    def __iter__(self) -> Any:
+        """Begin an epoch: with other workers, where those that were kept for it have ended, as they do at Ctrl-C."""
+        kept = self._iterator
+        try:
+            if not isinstance(kept, _Iterator) or kept.is_whole():
+                return super().__iter__()
+        except RuntimeError:  # they were about to end
+            if not isinstance(kept, _Iterator) or kept.is_whole():
+                raise
+        kept.end()
+        return super().__iter__()
+
     def _get_iterator(self) -> Any:
         """Start torch's iterator with workers that end when we do; the attributes stay what the user gave."""
         if self.num_workers == 0:
@@ -87,23 +100,46 @@ class DataLoader(data.DataLoader[Any]):  # type: ignore[misc]
 
 
 class _Iterator(data.dataloader._MultiProcessingDataLoaderIter):  # type: ignore[misc]
-    """torch's, which leaves no worker behind if it is interrupted while it starts them.
+    """torch's, which leaves no worker behind if it is interrupted while it starts them, or waits for them.
 
-    The error keeps the half-made iterator, and that would keep workers which were not told, for as long as a notebook
-    keeps the error.
+    The error keeps the iterator, and that would keep workers which were not told, for as long as a notebook keeps the
+    error.
     """
 
     _workers: Sequence[Any] = ()
     _shutdown = True
+    _worker_pids_set = False
 
     def __init__(self, loader: DataLoader) -> None:
+        self._loader = weakref.ref(loader)
         try:
             super().__init__(loader)
         except BaseException:
-            for worker in self._workers:
-                if not isinstance(worker, ForkProcess):  # they import torch, for seconds, and have begun nothing
-                    worker.kill()
             self._shutdown = not self._workers
             self._workers_status = [True] * len(self._workers)  # torch sets it when all have started
-            self._shutdown_workers()
+            self.end()
             raise
+
+    def _next_data(self) -> Any:
+        try:
+            return super()._next_data()
+        except KeyboardInterrupt:
+            self.end()
+            raise
+
+    def is_whole(self) -> bool:
+        """Return whether all workers are there."""
+        return all(worker.is_alive() for worker in self._workers)
+
+    def end(self) -> None:
+        """End the workers; a loader that has kept them for its next epoch starts others then."""
+        if self._worker_pids_set:  # else their death is an error
+            data._utils.signal_handling._remove_worker_pids(id(self))
+            self._worker_pids_set = False
+        for worker in self._workers:
+            if not isinstance(worker, ForkProcess):  # it may be importing torch, for seconds
+                worker.kill()
+        self._shutdown_workers()
+        loader = self._loader()
+        if loader is not None and loader._iterator is self:
+            loader._iterator = None

@@ -9,7 +9,7 @@ dies: its handler of SIGCHLD raises RuntimeError wherever the trainer is.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` makes enums of handlers, which takes ten times as long
-from signal import SIGCHLD, SIGINT
+from signal import SIGCHLD, SIGINT, default_int_handler
 from threading import get_ident, main_thread
 from typing import Any
 
@@ -70,3 +70,10 @@ def end_inherited() -> None:
     for number in (SIGCHLD, SIGINT):
         while isinstance(step := getattr(_signal.getsignal(number), "__self__", None), Uninterrupted):
             step.__exit__()
+
+
+def raises_keyboard_interrupt() -> bool:
+    """Tell whether SIGINT does, at once or at the end of a step. For any thread."""
+    handler = _signal.getsignal(SIGINT)
+    step = getattr(handler, "__self__", None)
+    return (step._interrupt if isinstance(step, Uninterrupted) else handler) is default_int_handler

@@ -8,7 +8,8 @@ exit it waits until its pipe is read. 3. The trainer does not read any more, and
 
 A notebook's trainer may never tell it to end: it keeps the error, and in its frames the loader's iterator. And in the
 worker, KeyboardInterrupt is dropped where it is raised in something that Python calls on its own, as when urllib3
-closes a connection that the collector found; or it leaves a lock taken, for which the worker waits at exit.
+closes a connection that the collector found; or it leaves a lock taken, for which the worker waits at exit; or it comes
+late: 1. Python notes SIGINT. 2. A system call begins, and nobody interrupts that: torch waits five seconds for a batch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import select
 import signal
 import threading
 from collections.abc import Callable
+
+from aiscache.uninterrupted import raises_keyboard_interrupt
 
 _BEFORE_QUEUES_ARE_JOINED = -1  # `multiprocessing.Queue` joins its feeder with priority -5
 _FEEDER_GRACE_S = 0.1
@@ -45,18 +48,9 @@ def watch() -> None:
     Ctrl-C is left alone where it does not raise KeyboardInterrupt: a trainer that stops in its own way has workers that
     do, if they are forked.
     """
-    interrupted = os.eventfd(0, os.EFD_CLOEXEC)
-    thread = threading.Thread(target=_end, args=(_parent(), interrupted), name="aiscache-watch", daemon=True)
-    thread.start()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        own = os.getpid()
-
-        def interrupt(number: int, frame: object) -> None:
-            if os.getpid() == own:  # not a child's
-                os.eventfd_write(interrupted, 1)
-            signal.default_int_handler(number, frame)  # type: ignore[arg-type]
-
-        signal.signal(signal.SIGINT, interrupt)
+    signals, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+    threading.Thread(target=_end, args=(_parent(), signals), name="aiscache-watch", daemon=True).start()
 
 
 def _parent() -> list[int]:
@@ -72,15 +66,18 @@ def _parent() -> list[int]:
         return []
 
 
-def _end(parent: list[int], interrupted: int) -> None:
+def _end(parent: list[int], signals: int) -> None:
     """Wait for what ends this process, and end it."""
     waiting = select.poll()
-    for descriptor in (*parent, interrupted):
+    for descriptor in (*parent, signals):
         waiting.register(descriptor, select.POLLIN)
-    if any(descriptor == interrupted for descriptor, _ in waiting.poll()):
-        waiting.unregister(interrupted)
-        waiting.poll(_INTERRUPT_GRACE_S * 1000)
-        os._exit(0)  # as one that Ctrl-C ended by itself: torch would raise an error for any other status
+    while [descriptor for descriptor, _ in waiting.poll()] == [signals]:
+        if signal.SIGINT in os.read(signals, 4096):
+            waiting.unregister(signals)
+            waiting.poll(_INTERRUPT_GRACE_S * 1000)
+            if raises_keyboard_interrupt():
+                os._exit(0)  # as one that Ctrl-C ended by itself: torch would raise an error for any other status
+            waiting.register(signals, select.POLLIN)
     os._exit(1)
 
 

@@ -241,9 +241,9 @@ assert leaked() == {}, leaked()
 """
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
 def test_cells_that_are_interrupted_and_run_again(
-    dev_cluster: DevCluster, bucket: str, tmp_path: Path, workers: int
+    dev_cluster: DevCluster, bucket: str, tmp_path: Path, workers: int, persistent: bool
 ) -> None:
     """A loop over a loader with a pool is stopped three times, at once and in the middle, then runs to its end."""
     path = tmp_path / "cache"
@@ -255,7 +255,8 @@ def test_cells_that_are_interrupted_and_run_again(
             f"cache = Cache({str(path)!r}, capacity='2MB')\n"
             f"dataset = AISMapDataset(Client({dev_cluster.endpoint!r}).bucket({bucket!r}), cache=cache)\n"
             f"loader = DataLoader(dataset, batch_size=10, shuffle=True, num_workers={workers}, collate_fn=list,\n"
-            "                     prefetch_processes=2, lookahead='2MB')"
+            "                     prefetch_processes=2, lookahead='2MB',\n"
+            f"                     persistent_workers={persistent})"
         )
         loop = "for number, batch in enumerate(loader):\n    tell(number)\n    time.sleep(0.01)"
         seen: set[int] = set()

@@ -53,6 +53,15 @@ def test_a_disposition_that_is_no_function_is_left_alone(handler: signal.Handler
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def test_what_a_signal_will_do_is_known_in_the_middle_of_a_step() -> None:
+    with Uninterrupted():
+        assert uninterrupted.raises_keyboard_interrupt()
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with Uninterrupted():
+        assert not uninterrupted.raises_keyboard_interrupt()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_other_threads_have_no_interrupts() -> None:
     def work() -> None:
         with Uninterrupted():
