@@ -30,8 +30,8 @@ from tests.steps import STEPS
 
 CAPACITY, MEMORY = 4_000_000, 1_200_000
 COUNT, SIZE = 9, 300_000  # segments of 1 MiB: three of them fit into one
-OURS = r"format|CACHEDIR\.TAG|boot|leases|flights|stats|index(/(data|lock)\.mdb)?|segments(/[0-9a-f]{16}\.seg)?"
-OURS += r"|staging|manifests(/(listings|[0-9a-f-]{65}\.manifest))?"
+OURS = r"format|CACHEDIR\.TAG|boot|leases|flights|stats|index(/(data\.mdb|lock\.mdb|closed))?"
+OURS += r"|segments(/[0-9a-f]{16}\.seg)?|staging|manifests(/(listings|[0-9a-f-]{65}\.manifest))?"
 
 Act = tuple[Any, ...]
 
