@@ -17,7 +17,8 @@ from tools.soaking.trainer import Samples
 
 _FILE_SYSTEMS_OWN = 4096  # a file that is written in part has a block for the list of its parts, for a while (ext4)
 _OURS = re.compile(
-    r"format|CACHEDIR\.TAG|boot|leases|flights|stats|runs|index(/(data|lock)\.mdb)?|segments(/[0-9a-f]{16}\.seg)?"
+    r"format|CACHEDIR\.TAG|boot|leases|flights|stats|runs|index(/(data\.mdb|lock\.mdb|closed))?"
+    r"|segments(/[0-9a-f]{16}\.seg)?"
     r"|staging|manifests(/(listings|[0-9a-f-]{65}\.(manifest|members)))?"
 )
 
