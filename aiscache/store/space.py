@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ import lmdb
 
 from aiscache.locks import ByteLocks
 from aiscache.store.directory import Directory
-from aiscache.store.index import OPEN, SEALED, Index, SegmentRow
+from aiscache.store.index import OPEN, SEALED, STAGING, Index, SegmentRow
 from aiscache.store.names import PAGE, SEGMENT_HEADER_BYTES, WRITER_BYTE
 from aiscache.store.record import record_span
 from aiscache.store.tiers import Tier
@@ -31,13 +32,18 @@ _LOG = logging.getLogger("aiscache")
 _LONGEST_EXTENT = 8 << 20
 _SHARE = 64  # a grant takes at most this fraction of what is free
 _MOST_OBJECTS = 256  # and has room for so many objects like the one that asks: what the index grows by is bounded so
-_INDEX_ROOM = 256 << 10
+_INDEX_ROOM = 256 << 10  # kept free for what the index grows by, of a large capacity; of a small one less
+_LEAST_INDEX_ROOM = 64 << 10
+_ENTRY_BYTES = 128  # and this for each reservation that is out: an entry takes 64 bytes of a page that is half full
 _FULL_PAUSE_S = 2.0  # how long a full tier is not asked again to make room, at least
 _FULL_PAUSE_FACTOR = 20  # and in units of the time that the vain search took: at most 5 % of a process's time
 
 
 class Space:
-    """Reserves space in the tiers, in their order. `make_room(tier, bytes)` is asked when one is full."""
+    """Reserves space in the tiers, in their order. `make_room(tier, bytes)` is asked when one is full.
+
+    `home` is the tier in the cache's directory, where other files lie beside the segments.
+    """
 
     def __init__(
         self,
@@ -53,9 +59,12 @@ class Space:
         self._tiers = tiers
         self._leases = leases
         self._make_room = make_room
+        self.home = next(tier for tier in tiers.values() if tier.path == directory.segments)
         self._writers: dict[int, SegmentWriter] = {}
         self._retired: list[SegmentWriter] = []  # full, with reservations that are still out
+        self._out = 0  # reservations that are neither published nor given up
         self._full_until: dict[int, float] = {}
+        self._files_bytes = 0  # what was beside the segments and the index when we last looked
         self.lock = threading.RLock()
 
     @property
@@ -63,11 +72,6 @@ class Space:
         """The segments that this process writes."""
         with self.lock:
             return {writer.segment_id for writer in (*self._writers.values(), *self._retired)}
-
-    @property
-    def home(self) -> Tier:
-        """The tier in the cache's directory, where other files lie beside the segments."""
-        return next(tier for tier in self._tiers.values() if tier.path == self._directory.segments)
 
     def reserve(self, *, key: bytes, digest: int, identity: bytes, length: int) -> Reservation | None:
         """Return space for an object of `length` bytes, None if no tier has any; 15 us.
@@ -79,13 +83,29 @@ class Space:
             for grow in (self._grow, self._make_room_and_grow):
                 for tier in self._tiers.values():
                     if tier.capacity_bytes is not None and self._has_room(tier, span, grow):
-                        return self._writers[tier.number].take(key=key, digest=digest, identity=identity, length=length)
+                        writer = self._writers[tier.number]
+                        reservation = writer.take(key=key, digest=digest, identity=identity, length=length)
+                        self._out += 1
+                        return reservation
         return None
 
     def free_bytes(self, tier: int) -> int:
         """Return how many bytes of the tier's capacity nobody has reserved."""
         with self._index.read() as transaction:
             return self._free(transaction, self._tiers[tier])
+
+    def index_room(self, transaction: object) -> int:
+        """Return by how many bytes the index may grow still; 8 us, and 30 us more where the capacity is nearly used.
+
+        For objects that have their space already: what `reserve` keeps free for their entries is enough, unless LMDB
+        takes new pages for each write, as it does while somebody is held up in the middle of a lookup.
+        """
+        capacity = self.home.capacity_bytes
+        if capacity is None:
+            return sys.maxsize
+        left = capacity - self._index.reserved(transaction, self.home.number)
+        room = left - self._files_bytes - self._index.size_bytes()
+        return room if room > capacity // 8 else left - self._overhead_bytes()
 
     @contextmanager
     def beside_segments(self, size_bytes: int) -> Iterator[bool]:
@@ -97,15 +117,19 @@ class Space:
         """Take back a reservation that will not be published; what cannot be cut off is counted as dead."""
         with self.lock:
             taken_back = reservation.writer.give_up(reservation)
-            self.settle(reservation)
-        if not taken_back:
-            self.add_dead(reservation.writer.segment_id, reservation.end - reservation.start)
+            self.settle(reservation, dead=not taken_back)
 
-    def settle(self, reservation: Reservation) -> None:
-        """Note that a reservation was published or given up."""
+    def settle(self, reservation: Reservation, *, dead: bool = False) -> None:
+        """Note that a reservation was published or given up, and if its bytes are of no use.
+
+        That is noted in the index when the segment is sealed: nobody looks for dead bytes in one that is written.
+        """
         with self.lock:
             writer = reservation.writer
+            if dead:
+                writer.dead += reservation.end - reservation.start
             writer.pending -= 1
+            self._out -= writer.tier != STAGING
             if writer.pending == 0 and writer in self._retired:
                 self._retired.remove(writer)
                 self._seal(writer)
@@ -263,16 +287,22 @@ class Space:
         with self._index.write() as transaction:
             row = self._index.segment(transaction, writer.segment_id)
             if row is not None:
-                self._index.put_segment(transaction, writer.segment_id, SegmentRow(row.tier, SEALED, size, row.dead))
+                sealed = SegmentRow(row.tier, SEALED, size, row.dead + writer.dead)
+                self._index.put_segment(transaction, writer.segment_id, sealed)
         self._leases.unlock(WRITER_BYTE + writer.segment_id)
 
     def _free(self, transaction: object, tier: Tier) -> int:
         capacity = tier.capacity_bytes or 0
         used = self._index.reserved(transaction, tier.number)
-        if tier.path == self._directory.segments:
-            # the index goes on growing for what is already reserved: a page for each hundred entries or so
-            used += self._directory.overhead_bytes() + min(_INDEX_ROOM, max(32 << 10, capacity // 128))
+        if tier is self.home:
+            room = min(_INDEX_ROOM, max(_LEAST_INDEX_ROOM, capacity // 128))
+            used += self._overhead_bytes() + room + self._out * _ENTRY_BYTES
         return min(capacity - used, free_on(tier))
+
+    def _overhead_bytes(self) -> int:
+        overhead = self._directory.overhead_bytes()
+        self._files_bytes = overhead - self._index.size_bytes()
+        return overhead
 
 
 def free_on(tier: Tier) -> int:

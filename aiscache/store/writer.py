@@ -155,7 +155,7 @@ class SegmentWriter:
     """Appends records to a new segment file; not thread-safe, the store calls it under its lock.
 
     `position` is where the next record begins, `allocated` how many bytes the file has, `pending` how many
-    reservations are neither published nor given up.
+    reservations are neither published nor given up, `dead` how many bytes are taken by records that never will be.
     """
 
     def __init__(self, path: Path, *, segment_id: int, tier: int) -> None:
@@ -165,6 +165,7 @@ class SegmentWriter:
         self.position = SEGMENT_HEADER_BYTES
         self.allocated = 0
         self.pending = 0
+        self.dead = 0
         self._file: _File | None = _File(path)
 
     @property

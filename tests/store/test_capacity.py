@@ -119,20 +119,37 @@ def test_nothing_is_removed_from_one_tier_while_the_other_has_room(disk: Path) -
         assert all(used > 800_000 for used, _ in store.upkeep.usage().values())
 
 
-def test_an_index_that_grew_while_a_reader_was_held_up_counts(place: Path) -> None:
-    """LMDB uses no page again meanwhile, and what was reserved before is published all the same."""
+def test_the_capacity_holds_while_a_reader_is_held_up(place: Path) -> None:
+    """LMDB uses no page again meanwhile: what has its space already is published only as far as the index may grow."""
     capacity = 2_000_000
     with opened(place, capacity) as store, Peer(place) as peer:
-        reservations = [blob.filled(store) for blob in blobs(80, size=20_000)]
+        many = blobs(80, size=20_000)
+        reservations = [blob.filled(store) for blob in many]
         peer.ask("begin_reading")
-        for reservation in reservations:
-            store.publish([reservation])
-        grown = disk_usage(place)
-        assert capacity < grown <= capacity + 80 * 30_000
+        for blob, reservation in zip(many, reservations, strict=True):
+            assert bytes(store.publish([reservation])[0]) == blob.data
+            assert disk_usage(place) <= capacity
+        kept = sum(blob.is_right(store) for blob in many)
+        assert 5 <= kept < 80
+        assert store.counters.process().rejected == 80 - kept
         peer.ask("end_reading")
         del reservations, reservation
         store.trim()
         store.trim()
         assert Blob("after that", size=20_000).offer(store)
+        assert Blob("after that", size=20_000).is_right(store)
         assert disk_usage(place) <= capacity
         peer.kill()
+
+
+def test_a_batch_that_fills_the_cache_is_published_whole(place: Path) -> None:
+    capacity = 2_000_000
+    with opened(place, capacity, in_use=everything_is_used) as store:
+        many = blobs(2_000, size=1_000)
+        reservations = [reservation for blob in many if (reservation := blob.reserve(store))]
+        for blob, reservation in zip(many, reservations, strict=False):
+            reservation.fill(blob.data)
+        store.keep(reservations)
+        assert len(reservations) > 1_400
+        assert sum(blob.is_right(store) for blob in many) == len(reservations)
+        assert disk_usage(place) <= capacity
