@@ -129,12 +129,14 @@ class Origin:
         """Return the URL at which the proxy serves an object."""
         return self.settings.endpoint + object_path(ref)
 
-    def fetch(self, refs: Iterable[ObjectRef], sink: Sink, *, in_flight: int = 16) -> Iterator[Fetched]:
+    def fetch(self, refs: Iterable[ObjectRef | None], sink: Sink, *, in_flight: int = 16) -> Iterator[Fetched]:
         """Get many objects, `in_flight` at a time, and yield each when it has ended, in the order of ending.
 
         Failures are yielded as `Fetched.error`; only what the sink raises leaves the iterator. `refs` is read as
-        far as there is room, so it may be a generator. Nothing moves while the caller does not ask for the next one.
-        Closing the iterator cancels what is under way. CPU: about 0.1 ms per object of 100 KiB.
+        far as there is room, so it may be a generator; a None in it says that there is nothing to begin at the moment:
+        it is asked again within 5 ms, and the fetch ends if nothing is under way. Nothing moves while the caller does
+        not ask for the next one. Closing the iterator cancels what is under way. CPU: about 0.1 ms per object of
+        100 KiB.
         """
         for task in self._results(GET, refs, sink, in_flight):
             head = task.head
@@ -178,12 +180,14 @@ class Origin:
                 found[task.index] = replace(task.ref, size=head.length, checksum=head.checksum, version=head.version)
         return [found[index] for index in sorted(found)]
 
-    def _results(self, verb: str, refs: Iterable[ObjectRef], sink: Sink, in_flight: int) -> Iterator[Task]:
+    def _results(self, verb: str, refs: Iterable[ObjectRef | None], sink: Sink, in_flight: int) -> Iterator[Task]:
         tasks = self._tasks(verb, refs)
         try:
             self.cluster_map()
         except OriginError as error:
             for task in tasks:
+                if task is None:
+                    return
                 task.error, task.attempts = error, 0
                 yield task
             return
@@ -193,7 +197,7 @@ class Origin:
             yield from run.results(_possible(tasks, refused, self.settings.endpoint))
         yield from refused
 
-    def _tasks(self, verb: str, refs: Iterable[ObjectRef]) -> Iterator[Task]:
+    def _tasks(self, verb: str, refs: Iterable[ObjectRef | None]) -> Iterator[Task | None]:
         """Make the tasks as they are asked for: of a list in blocks, as owners are cheaper to look up together."""
         budget_s = self.settings.retry.budget_s(self.settings.attempt_s)
         suffix = _HEAD_PROPS if verb == HEAD else ""
@@ -203,7 +207,9 @@ class Origin:
             return Task(verb, object_path(ref) + suffix, index=index, ref=ref, deadline=allowed_s)
 
         if not isinstance(refs, list | tuple) or len(refs) < _LEAST_BLOCK:
-            yield from map(task, count(), refs)
+            indices = count()
+            for ref in refs:
+                yield None if ref is None else task(next(indices), ref)
             return
         for start in range(0, len(refs), _BLOCK):
             block = [task(start + place, ref) for place, ref in enumerate(refs[start : start + _BLOCK])]
@@ -258,10 +264,10 @@ class Origin:
             origin.close()
 
 
-def _possible(tasks: Iterator[Task], refused: list[Task], endpoint: str) -> Iterator[Task]:
+def _possible(tasks: Iterator[Task | None], refused: list[Task], endpoint: str) -> Iterator[Task | None]:
     """Pass on the tasks that can be asked for; a name with `..` would name another object on its way."""
     for task in tasks:
-        if is_cleaned(task.ref.name):
+        if task is not None and is_cleaned(task.ref.name):
             text = (
                 f"object {task.ref.url} does not exist on the cluster at {endpoint}: no AIS name has '..' in its path"
             )

@@ -26,6 +26,7 @@ from aiscache.origin.task import MAP, Task
 from aiscache.origin.wire import Wire
 
 _SWEEP_S = 0.25
+_ASK_AGAIN_S = 0.005
 
 _log = logging.getLogger("aiscache")
 
@@ -47,18 +48,23 @@ class Run:
         self._order = count()
         self._paused_s = 0.0
         self._next_sweep = 0.0
+        self._longest_wait_s = _SWEEP_S
 
     def now(self) -> float:
         """Seconds, without those in which the caller kept us waiting."""
         return monotonic() - self._paused_s
 
-    def results(self, tasks: Iterator[Task]) -> Iterator[Task]:
-        """Yield each task when it has ended, in the order of ending."""
+    def results(self, tasks: Iterator[Task | None]) -> Iterator[Task]:
+        """Yield each task when it has ended, in the order of ending.
+
+        A None among the tasks says that there is none at the moment: they are asked again soon, and the run ends if
+        there is nothing under way.
+        """
         try:
             more = True
             while True:
                 more = self._fill(tasks, more)
-                if not self._active and not self._waiting and not more:
+                if not self._active and not self._waiting:
                     return
                 self._turn()
                 while self._ended:
@@ -74,14 +80,19 @@ class Run:
         finally:
             self._abandon()
 
-    def _fill(self, tasks: Iterator[Task], more: bool) -> bool:
+    def _fill(self, tasks: Iterator[Task | None], more: bool) -> bool:
         """Start what may be started; return whether `tasks` may have more."""
         while self._waiting and self._waiting[0][0] <= self.now() and len(self._active) < self._in_flight:
             self._start(heapq.heappop(self._waiting)[2])
+        self._longest_wait_s = _SWEEP_S
         while more and len(self._active) < self._in_flight and len(self._waiting) < self._in_flight:
-            task = next(tasks, None)
-            if task is None:
+            try:
+                task = next(tasks)
+            except StopIteration:
                 return False
+            if task is None:
+                self._longest_wait_s = _ASK_AGAIN_S
+                return True
             task.began = self.now()
             task.deadline += task.began
             self._aim(task, self._routes.owner(task))
@@ -115,7 +126,7 @@ class Run:
             self._sweep(now)
         if not ended:
             due_s = self._waiting[0][0] - now if self._waiting else _SWEEP_S
-            timeout_s = max(0.0, min(due_s, self._next_sweep - now, _SWEEP_S))
+            timeout_s = max(0.0, min(due_s, self._next_sweep - now, self._longest_wait_s))
             if self._active:
                 self._engine.wait(timeout_s)
             else:

@@ -153,12 +153,16 @@ class Worker:
             add(f"{name}_objects", len(sizes))
             add(f"{name}_bytes", sum(sizes))
 
-    def _startable(self, cluster: str, landing: Landing) -> Iterator[ObjectRef]:
-        """Yield what is to be fetched next, its flight taken and its space reserved."""
+    def _startable(self, cluster: str, landing: Landing) -> Iterator[ObjectRef | None]:
+        """Yield what is to be fetched next, its flight taken and its space reserved; None if there is nothing yet."""
         for turn in count():
             if turn % _LISTEN == 0 or len(self._queue) < _LISTEN:
                 self._receive(timeout_s=0)
-            if not self._queue or self._queue[0][1].ref.cluster != cluster:
+            if not self._queue:
+                self._report(at_least=1)
+                yield None
+                continue
+            if self._queue[0][1].ref.cluster != cluster:
                 self._report(at_least=1)
                 return
             position, wanted = self._queue.popleft()

@@ -101,6 +101,36 @@ def test_sizes_and_checksum_types(
     assert fetched.verified == (kind != "none")
 
 
+def test_what_comes_later_does_not_wait_for_what_is_slow(
+    dev_cluster: DevCluster, origin: Origin, bucket_name: str
+) -> None:
+    dev_cluster.put_many(bucket_name, {"slow": b"slow", "quick": b"quick", "last": b"last"})
+    dev_cluster.fault(bucket_name, "slow", method="GET", delay_s=1.0, count=1)
+    slow, quick, last = (
+        ObjectRef(cluster=origin.uuid, provider="ais", bucket=bucket_name, name=name)
+        for name in ("slow", "quick", "last")
+    )
+    ended: list[str] = []
+
+    def order() -> Iterator[ObjectRef | None]:
+        yield from (slow, None, quick)
+        while "quick" not in ended:
+            yield None
+        yield last
+        while True:
+            yield None
+
+    for fetched in origin.fetch(order(), HeapSink(), in_flight=4):
+        ended.append(bytes(fetched.result()).decode())
+    assert ended == ["quick", "last", "slow"]
+
+
+def test_a_fetch_of_nothing_at_the_moment_ends(origin: Origin, bucket_name: str) -> None:
+    outside = ObjectRef(cluster=origin.uuid, provider="ais", bucket=bucket_name, name="a/../b")
+    assert list(origin.fetch(iter([None]), HeapSink())) == []
+    assert [fetched.ref for fetched in origin.fetch(iter([outside, None]), HeapSink())] == [outside]
+
+
 def test_completion_order_and_room(dev_cluster: DevCluster, origin: Origin, bucket_name: str) -> None:
     generated = dev_cluster.generate(bucket_name, 100, (1, 50_000))
     assert generated is not None

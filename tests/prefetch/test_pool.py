@@ -125,6 +125,23 @@ def test_a_warm_epoch_starts_no_process(dev_cluster: DevCluster, bucket: str, tm
         assert children_of(os.getpid()) == [] or pool_processes(os.getpid()) == []
 
 
+def test_one_slow_object_does_not_hold_up_those_behind_it(dev_cluster: DevCluster, bucket: str, tmp_path: Path) -> None:
+    """About 75 objects are staged ahead: more come only as the loop goes on, and while the slow one is under way."""
+    slow = 140
+    dev_cluster.fault(bucket, f"{slow:08}", method="GET", delay_s=50)
+    with Cache(tmp_path / "cache", capacity=FULL) as cache:
+        dataset = dataset_of(dev_cluster, bucket, cache)
+        loader = DataLoader(dataset, batch_size=10, collate_fn=list, prefetch_processes=1, lookahead=LOOKAHEAD)
+        for number, _ in batches(loader):
+            if number == 0:
+                wait_until(lambda: dev_cluster.requests()["GET"] > slow)
+            time.sleep(0.05)  # a step of training, in which what was read is let go
+            if number == slow // 10 - 1:
+                wait_until(lambda: dev_cluster.requests()["GET"] >= slow + 40)
+                break
+        loader.prefetcher.close()
+
+
 @pytest.mark.parametrize(
     ("when", "capacity"),
     [
