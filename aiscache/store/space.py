@@ -194,6 +194,10 @@ class Space:
         """Give the tier's writer room by removing what is not in use; where that was in vain, not again for a while."""
         if time.monotonic() < self._full_until.get(tier.number, 0):
             return False
+        if tier is not self.home:
+            with self._index.read() as transaction:
+                if self._index_is_full(transaction):
+                    return False
         began = time.monotonic()
         if self._make_room(tier.number, self._needed(tier, span)) and self._grow_by(tier, span, extra=False):
             return True
@@ -297,7 +301,13 @@ class Space:
         if tier is self.home:
             room = min(_INDEX_ROOM, max(_LEAST_INDEX_ROOM, capacity // 128))
             used += self._overhead_bytes() + room + self._out * _ENTRY_BYTES
+        elif self._index_is_full(transaction):
+            return 0
         return min(capacity - used, free_on(tier))
+
+    def _index_is_full(self, transaction: object) -> bool:
+        """Tell whether there is no room at home for more entries: then only an object that goes there makes some."""
+        return self.index_room(transaction) < _LEAST_INDEX_ROOM + self._out * _ENTRY_BYTES
 
     def _overhead_bytes(self) -> int:
         overhead = self._directory.overhead_bytes()

@@ -119,6 +119,22 @@ def test_nothing_is_removed_from_one_tier_while_the_other_has_room(disk: Path) -
         assert all(used > 800_000 for used, _ in store.upkeep.usage().values())
 
 
+def test_the_index_of_what_lies_in_memory_stays_within_the_capacity_on_disk(disk: Path) -> None:
+    capacity = 3_000_000
+    with opened(disk, capacity) as store:
+        while Blob(f"d{len(list(store.upkeep.records()))}", size=100_000).offer(store):
+            if store.counters.process().evicted_objects:
+                break
+    with opened(disk, capacity, memory="50MB") as store:
+        small = blobs(15_000, size=500)
+        for number, blob in enumerate(small):
+            assert blob.offer(store)
+            if number % 100 == 0:
+                assert disk_usage(disk) <= capacity
+        assert disk_usage(disk) <= capacity
+        assert sum(blob.is_right(store) for blob in small) > 14_000
+
+
 def test_the_capacity_holds_while_a_reader_is_held_up(place: Path) -> None:
     """LMDB uses no page again meanwhile: what has its space already is published only as far as the index may grow."""
     capacity = 2_000_000
