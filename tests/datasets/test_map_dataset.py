@@ -157,7 +157,7 @@ def test_a_batch_of_a_subclass_is_fetched_once_although_the_cache_is_full(
     dev_cluster: DevCluster, bucket_name: str, objects: dict[str, bytes], tmp_path: Path
 ) -> None:
     bucket = dev_cluster.client().bucket(bucket_name)
-    for cache in (Cache(tmp_path / "tiny", capacity="150kB"), False):
+    for cache in (Cache(tmp_path / "tiny", capacity="180kB"), False):
         dataset = Lengths(bucket, cache=cache)
         dev_cluster.reset_requests()
         assert len(dataset.__getitems__(list(range(30, 60)))) == 30
