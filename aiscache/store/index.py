@@ -108,7 +108,7 @@ class Index:
             _open_lock_files.discard(self._lock_file)
 
     def size_bytes(self) -> int:
-        """Return what the data file takes on disk; 1.2 us."""
+        """Return what the data file takes on disk; 4 us."""
         return os.stat(self._file).st_blocks * 512
 
     def make_whole(self) -> bool:
